@@ -1,0 +1,76 @@
+"""Typed errors: what failed, where, and what to do next. Never a secret in a message."""
+
+from __future__ import annotations
+
+
+class HeadraceError(Exception):
+    """Base of all errors a user sees.
+
+    Args:
+        what: what failed, a plain sentence without secrets.
+        where: connector, table or column it concerns, such as ``shop/public.orders``.
+        remedy: what to do next, often a command.
+        retryable: whether the same call may succeed later without a change by a person.
+    """
+
+    retryable_by_default = False
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "", retryable: bool | None = None) -> None:
+        self.what = what
+        self.where = where
+        self.remedy = remedy
+        self.retryable = self.retryable_by_default if retryable is None else retryable
+        super().__init__(self.text)
+
+    @property
+    def text(self) -> str:
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{head} {self.remedy}".strip() if self.remedy else head
+
+
+class ConfigurationError(HeadraceError):
+    """A setting, a connector config or a pipeline definition is wrong."""
+
+
+class NotFoundError(HeadraceError):
+    """A connector, pipeline, table or run of that name does not exist."""
+
+
+class ConflictError(HeadraceError):
+    """Something of that name exists already, or another run holds the table."""
+
+
+class SourceUnreachableError(HeadraceError):
+    """The source does not answer (network, restart); worth a retry."""
+
+    retryable_by_default = True
+
+
+class SourceAccessError(HeadraceError):
+    """The source refuses: login, grant, TLS mode, missing database or table."""
+
+
+class UnsupportedTableError(HeadraceError):
+    """The table cannot be synced as it stands (name, columns, key), and why."""
+
+
+class WatermarkError(HeadraceError):
+    """The watermark is missing, belongs to another source, or would move back."""
+
+
+class LakehouseError(HeadraceError):
+    """A table, part or commit of the lakehouse is unreadable or was refused."""
+
+
+class CommitConflictError(LakehouseError):
+    """Another writer committed first; worth a retry after reading the table again."""
+
+    retryable_by_default = True
+
+
+class MismatchError(HeadraceError):
+    """Source, staged and stored rows differ; the sync is not proven."""
+
+
+class BridgeError(HeadraceError):
+    """Temporal is unreachable, no worker polls, or the work was refused."""

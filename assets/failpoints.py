@@ -1,0 +1,62 @@
+"""Named failpoints for the crash tests: ``HEADRACE_FAILPOINTS=after_bronze_commit=kill`` dies there, once.
+
+The list below is closed, so that a test can walk all of them. A failpoint fires once per marker folder
+(``HEADRACE_FAILPOINTS_FIRED``); without the variable set the call costs one dictionary look-up.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+WORKER_FAILPOINTS = (
+    "before_open_window",
+    "after_open_window",
+    "during_extract",
+    "after_parts_before_manifest",
+    "after_manifest",
+    "before_bronze_commit",
+    "during_bronze_commit",
+    "after_bronze_commit",
+    "before_silver_commit",
+    "during_silver_commit",
+    "after_silver_commit",
+    "after_verify",
+    "before_record",
+    "after_record_before_cleanup",
+    "after_cleanup",
+)
+DAGSTER_FAILPOINTS = ("dagster_before_start", "dagster_after_start", "dagster_after_first_table", "dagster_before_end")
+FAILPOINTS = WORKER_FAILPOINTS + DAGSTER_FAILPOINTS
+
+
+class FailpointError(RuntimeError):
+    """Raised by a failpoint set to ``error``."""
+
+
+def failpoint(name: str) -> None:
+    """Die or raise here if the environment asks for it: ``name=kill`` (SIGKILL), ``name=error``, ``name=exit``."""
+    wanted = os.environ.get("HEADRACE_FAILPOINTS")
+    if not wanted:
+        return
+    if name not in FAILPOINTS:
+        raise ValueError(f"unknown failpoint {name}")
+    actions = dict(item.split("=", 1) for item in wanted.split(",") if "=" in item)
+    action = actions.get(name)
+    if action is None:
+        return
+    fired = os.environ.get("HEADRACE_FAILPOINTS_FIRED")
+    if fired:
+        marker = Path(fired) / name
+        try:
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.touch(exist_ok=False)
+        except FileExistsError:
+            return
+    if action == "error":
+        raise FailpointError(f"failpoint {name}")
+    sys.stderr.write(f"failpoint {name}: {action}\n")
+    sys.stderr.flush()
+    os.kill(os.getpid(), signal.SIGKILL if action == "kill" else signal.SIGTERM)

@@ -1,0 +1,1 @@
+"""One lakehouse interface, two engines. Tables are plain Delta tables."""

@@ -1,0 +1,161 @@
+"""What Bronze and Silver need of a lakehouse. Engines: ``local`` (delta-rs, folder or S3), later ``databricks``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from assets.sync import CommitInfo, Layer, Manifest, Model, Part, Watermark
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+RUN = "_headrace_run"
+LOADED_AT = "_headrace_loaded_at"
+OP = "_headrace_op"
+POSITION = "_headrace_position"
+DELETED_AT = "_headrace_deleted_at"
+
+
+class TableId(Model):
+    """One lakehouse table: the layer, the connector and the source's table name."""
+
+    layer: Layer
+    connector: str
+    table: str
+
+
+class TableState(Model):
+    """What a table says of itself, read from its Delta log alone, and still readable after log clean-up.
+
+    ``tags`` are the run groups of the latest commits (at least 100), newest last. ``watermark`` came with the data.
+    ``follows`` is, on a Silver table, the Bronze version that it holds.
+    """
+
+    version: int
+    rows: int
+    bytes: int
+    files: int
+    tags: tuple[str, ...] = ()
+    watermark: Watermark | None = None
+    follows: int | None = None
+
+
+class PartWriter(ABC):
+    """Writes one stream of Arrow batches as Parquet parts (about 1M rows or 256 MiB each) with bounded memory."""
+
+    @abstractmethod
+    def write(self, batch: pa.RecordBatch) -> None: ...
+
+    @abstractmethod
+    def close(self) -> tuple[Part, ...]: ...
+
+    @abstractmethod
+    def abort(self) -> None: ...
+
+
+class Lakehouse(ABC):
+    """Tables, staging and commits. Every commit is atomic, tagged, and idempotent by its tag (the run group)."""
+
+    @abstractmethod
+    def uri(self, table: TableId) -> str:
+        """``<root>/<layer>/<connector>__<table slug>``: the Delta table's address."""
+
+    @abstractmethod
+    def qualified_name(self, table: TableId) -> str:
+        """``<catalog>.<layer>.<connector>__<table slug>``."""
+
+    @abstractmethod
+    def state(self, table: TableId) -> TableState | None:
+        """None when the table does not exist."""
+
+    @abstractmethod
+    def schema(self, table: TableId) -> pa.Schema:
+        """The table's current Arrow schema."""
+
+    @abstractmethod
+    def part_writer(self, connector: str, table: str, run_group: str, attempt: int, stream: str, schema: pa.Schema) -> PartWriter:
+        """Write to ``staging/<connector>/<table>/<run_group>/<stream>-a<attempt>/part-<n>.parquet``."""
+
+    @abstractmethod
+    def write_manifest(self, manifest: Manifest) -> str:
+        """Write the manifest after its parts, atomically; return its URI."""
+
+    @abstractmethod
+    def read_manifest(self, uri: str) -> Manifest: ...
+
+    @abstractmethod
+    def clear_staging(self, connector: str, table: str, run_group: str | None = None) -> None:
+        """Remove the staging of one run group, or all of the table's. Missing is fine."""
+
+    @abstractmethod
+    def read_parts(self, parts: Sequence[Part], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Stream staged parts."""
+
+    @abstractmethod
+    def commit(
+        self,
+        table: TableId,
+        parts: Sequence[Part],
+        schema: pa.Schema,
+        *,
+        tag: str,
+        replace: bool,
+        watermark: Watermark | None = None,
+        follows: int | None = None,
+    ) -> CommitInfo:
+        """Add staged parts as the table's own data files in ONE commit (creating the table at need).
+
+        ``replace`` swaps the whole content in that same commit. With zero parts the commit still records tag, schema
+        and watermark. A tag that is recorded already changes nothing and returns ``repeated=True``. New nullable
+        columns are added to the schema; a column that changed incompatibly needs ``replace``.
+
+        Raises:
+            CommitConflictError: another writer won; nothing was changed.
+            LakehouseError: the schema does not fit.
+        """
+
+    @abstractmethod
+    def upsert(
+        self,
+        table: TableId,
+        changes: Iterator[pa.RecordBatch],
+        deletes: Iterator[pa.RecordBatch],
+        schema: pa.Schema,
+        *,
+        key: Sequence[str],
+        tag: str,
+        follows: int | None = None,
+    ) -> CommitInfo:
+        """Replace or insert rows by key and soft-delete (``_headrace_deleted_at``, last values kept), in ONE commit.
+
+        ``changes`` hold full rows of ``schema``, unique by key; ``deletes`` hold the key columns plus the run metadata
+        columns. Keys compare NULL-safe. Only files that hold a touched key are rewritten. Same tag rule as ``commit``.
+        """
+
+    @abstractmethod
+    def scan(
+        self, table: TableId, columns: Sequence[str] | None = None, *, live: bool = True
+    ) -> AbstractContextManager[pa.RecordBatchReader]:
+        """Stream the table; ``live`` leaves soft-deleted rows out (Silver)."""
+
+    @abstractmethod
+    def rows_of_run(self, table: TableId, tag: str) -> AbstractContextManager[pa.RecordBatchReader]:
+        """Stream what one run group added to a Bronze table (whole files, from the commit's own file list or column)."""
+
+    @abstractmethod
+    def count_live(self, table: TableId) -> int:
+        """Rows without the soft-deleted ones."""
+
+    @abstractmethod
+    def drop(self, table: TableId) -> None:
+        """Remove the table and its files. Missing is fine."""
+
+
+def open_lakehouse(settings: object) -> Lakehouse:
+    """The engine that ``settings.lakehouse`` names (``local``)."""
+    from assets.lakehouse.local import LocalLakehouse
+
+    return LocalLakehouse.from_settings(settings)

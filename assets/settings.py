@@ -1,0 +1,49 @@
+"""The one settings model. Every field is documented in ``docs/settings.md``, generated from here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings of one installation, from ``HEADRACE_*`` environment variables.
+
+    Temporal's address comes from Temporal's own environment names (``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``, ...).
+    """
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_", extra="ignore", frozen=True)
+
+    home: Path = Field(default=Path(".headrace"), description="Folder that holds everything the installation writes.")
+    catalog_url: SecretStr | None = Field(
+        default=None, description="SQLAlchemy URL of the catalog; default: SQLite file `catalog.db` in the home."
+    )
+    lakehouse: Literal["local"] = Field(default="local", description="Lakehouse engine.")
+    lakehouse_url: str | None = Field(
+        default=None, description="Folder or `s3://bucket/prefix` of the tables; default: `lakehouse` in the home."
+    )
+    staging_url: str | None = Field(default=None, description="Where parts are staged; default: `staging` beside the tables.")
+    s3_endpoint_url: str | None = Field(default=None, description="Endpoint of an S3-compatible store.")
+    s3_access_key_id: SecretStr | None = Field(default=None, description="S3 access key; default: the ambient credentials.")
+    s3_secret_access_key: SecretStr | None = Field(default=None, description="S3 secret key.")
+    s3_region: str = Field(default="us-east-1", description="S3 region.")
+    secret_key: SecretStr | None = Field(
+        default=None, description="Fernet key for stored secrets; default: `secret.key` in the home, made on first use."
+    )
+    task_queue: str = Field(default="headrace", description="Temporal task queue of the syncs.")
+    extract_threads: int = Field(default=2, ge=1, le=64, description="Parallel readers of one table.")
+    sync_concurrency: int = Field(default=4, ge=1, le=256, description="Tables synced at once by one worker.")
+    memory_limit: str = Field(default="256MB", description="DuckDB memory limit of one reader or merge.")
+    heartbeat_timeout_seconds: float = Field(default=60, gt=0, description="After this silence an activity is given to another worker.")
+    heartbeat_throttle_seconds: float = Field(default=5, gt=0, description="Longest delay of a heartbeat; a cancel arrives with it.")
+    connect_timeout_seconds: float = Field(default=8, gt=0, description="Network timeout of one connection attempt to a source.")
+    read_silence_seconds: float = Field(default=110, gt=0, description="A source read without progress for this long fails.")
+    worker_wait_seconds: float = Field(default=300, gt=0, description="How long a run waits for a worker to appear.")
+    verify_limit: int = Field(default=20, ge=0, le=10_000, description="Differing keys named by `verify`.")
+
+    @property
+    def home_path(self) -> Path:
+        return self.home.expanduser().resolve()

@@ -1,0 +1,1 @@
+"""Connector types: one file each, all behind ``assets.sources.interface``."""

@@ -1,0 +1,116 @@
+"""What every connector type offers. A new type is one file beside this one and one line in ``assets.sources``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from assets.sync import CheckResult, SourceTable, Watermark, WindowPlan
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BATCH_ROWS = 131_072
+UNFIT_COLUMN = "_headrace_unfit"
+"""Nullable text column: JSON object of the row's values that fit no column type, exact text by column name."""
+
+
+class ConnectorConfig(BaseModel):
+    """Typed config of a connector type; drives the CLI, the API, the web form and the docs.
+
+    A secret field is a ``pydantic.SecretStr``; help text is the field's description, an example its ``examples``.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class TableRead(ABC):
+    """One table being read in one consistent snapshot. Batches carry the contract's types and source column names."""
+
+    schema: pa.Schema
+    """Contract columns in source order, plus ``_headrace_unfit`` (string, nullable) as the last one."""
+    reader: str
+    """Which reader serves, such as ``duckdb-binary`` or ``text``, with the reason of a fallback in words."""
+    low: str | None
+    high: str | None
+    """Window ``(low, high]`` as exact cursor text; None without a cursor. Rows above ``high`` may be read too."""
+    watermark: Watermark | None
+    """The watermark to commit with this read; equal to the previous one when it must not move."""
+    position: int
+    """Monotonic position of the snapshot in the source's change order (PostgreSQL: WAL LSN as an integer)."""
+
+    @abstractmethod
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the window's rows in bounded memory, each row once. May be called once."""
+
+    @abstractmethod
+    def keys(self) -> Iterator[pa.RecordBatch]:
+        """Yield the key columns of ALL live rows in the same snapshot (for deletes)."""
+
+    @abstractmethod
+    def source_rows(self) -> int:
+        """Count ALL live rows in the same snapshot."""
+
+    @property
+    @abstractmethod
+    def future_rows(self) -> int:
+        """Rows read whose cursor lies beyond the source's own clock; known after ``batches`` is exhausted."""
+
+    @property
+    @abstractmethod
+    def unfit_values(self) -> int:
+        """Values put into ``_headrace_unfit``; known after ``batches`` is exhausted."""
+
+
+class Connector(ABC):
+    """A configured source. Constructing one opens no connection; every method closes what it opened."""
+
+    type_name: ClassVar[str]
+    Config: ClassVar[type[ConnectorConfig]]
+
+    def __init__(self, name: str, config: Any) -> None:
+        self.name = name
+        self.config = config
+
+    @abstractmethod
+    def check(self) -> list[CheckResult]:
+        """Try each prerequisite in turn (network, TLS, login, database, grants), all within 10 seconds. Never raises."""
+
+    @abstractmethod
+    def discover(self, tables: Sequence[str] | None = None) -> list[SourceTable]:
+        """List tables with columns, keys and estimates by catalogue queries; ``tables`` limits to exact names.
+
+        Raises:
+            SourceUnreachableError, SourceAccessError.
+            NotFoundError: a name in ``tables`` is not there.
+        """
+
+    @abstractmethod
+    def open_read(self, plan: WindowPlan) -> AbstractContextManager[TableRead]:
+        """Open one snapshot and fix the window in it.
+
+        ``plan.mode == "full"`` reads all rows; ``"incremental"`` reads every row version that is new since
+        ``plan.previous``, each once, and none that ``plan.previous`` covers.
+        """
+
+    @abstractmethod
+    def open_verify(self, table: SourceTable, columns: Sequence[str] | None = None) -> AbstractContextManager[TableRead]:
+        """Open one snapshot for a comparison, through a reader independent of the fast one (text), all rows.
+
+        ``columns`` limits the columns (key columns for a key comparison).
+        """
+
+    @abstractmethod
+    def source(self, tables: Sequence[str] | None = None, **options: Any) -> Any:
+        """The dlt source: one resource a table, yielding Arrow, usable in a plain ``dlt.pipeline``."""
+
+
+def connector_types() -> dict[str, type[Connector]]:
+    """All connector types by name. Imports them, not their drivers."""
+    from assets.sources.postgres import PostgresConnector
+
+    return {connector.type_name: connector for connector in (PostgresConnector,)}

@@ -1,0 +1,199 @@
+"""The models of one table sync. Standard library and pydantic only: workflow files import this module."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Mode = Literal["full", "incremental"]
+RequestedMode = Literal["auto", "full", "incremental"]
+Deletes = Literal["none", "keys"]
+VerifyLevel = Literal["counts", "keys", "values"]
+Status = Literal["succeeded", "failed", "skipped"]
+Layer = Literal["bronze", "silver"]
+
+
+class Model(BaseModel):
+    """Base of all models that cross a process boundary."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TableSync(Model):
+    """The work of one table sync: references only, never rows or secrets. Input of ``DataSourceSyncWorkflow``.
+
+    ``table`` is the name as ``discover`` prints it (``schema.table``). ``run_group`` identifies the work: two
+    executions with one run group have one effect.
+    """
+
+    connector: str
+    table: str
+    run_group: str
+    mode: RequestedMode = "auto"
+    cursor: str | None = None
+    key: tuple[str, ...] | None = None
+    deletes: Deletes = "none"
+    verify: VerifyLevel = "counts"
+    pipeline: str | None = None
+    trigger: str = "manual"
+    dagster_run_id: str | None = None
+
+
+class Column(Model):
+    """One source column under the type contract (``assets/types.py``, ``docs/types.md``).
+
+    ``source_type`` is the source's own full type text (``numeric(12,2)``); ``arrow_type`` is the contract's type as
+    text (``decimal128(12, 2)``), parsed by ``assets.types.arrow_type``; ``rule`` names the contract's rule.
+    """
+
+    name: str
+    source_type: str
+    arrow_type: str
+    rule: str = "typed"
+    nullable: bool = True
+
+
+class SourceTable(Model):
+    """A table as ``discover`` finds it."""
+
+    name: str = Field(description="schema.table, as every command takes it")
+    schema_name: str
+    table_name: str
+    kind: Literal["table", "partitioned", "view", "materialized_view", "foreign"] = "table"
+    columns: tuple[Column, ...] = ()
+    primary_key: tuple[str, ...] = ()
+    cursor_candidates: tuple[str, ...] = ()
+    estimated_rows: int | None = None
+    estimated_bytes: int | None = None
+    refusal: str | None = Field(default=None, description="why this table cannot be synced, if it cannot")
+
+
+class Watermark(Model):
+    """How far a table was read. Committed in the Bronze table itself, in the commit that adds the data.
+
+    ``value`` is the cursor's exact text in the source's own ISO form, never a float. ``position`` is the source's own
+    state (PostgreSQL: system identifier, snapshot xmax, transactions in flight): see ``assets/sources/postgres.py``.
+    """
+
+    cursor: str | None = None
+    cursor_type: str | None = None
+    value: str | None = None
+    position: dict[str, Any] = Field(default_factory=dict)
+
+
+class WindowPlan(Model):
+    """Result of step 1, open window: what step 2 will read."""
+
+    table: SourceTable
+    mode: Mode
+    reason: str = Field(default="", description="why this mode, in words for the user")
+    key: tuple[str, ...] = ()
+    cursor: str | None = None
+    previous: Watermark | None = None
+    low: str | None = None
+    skip: str | None = Field(default=None, description="why there is nothing to do, if there is nothing")
+
+
+class Part(Model):
+    """One finished Parquet file."""
+
+    uri: str
+    rows: int
+    bytes: int
+
+
+class Manifest(Model):
+    """What step 2 extracted, written last into the staging folder; only its URI travels through Temporal."""
+
+    connector: str
+    table: str
+    run_group: str
+    attempt: int
+    mode: Mode
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+    parts: tuple[Part, ...] = ()
+    deletes: tuple[Part, ...] = Field(default=(), description="parts with the keys that left the source")
+    low: str | None = None
+    high: str | None = None
+    watermark: Watermark | None = None
+    source_rows: int | None = Field(default=None, description="rows of the whole table in the snapshot that was read")
+    rows_read: int = 0
+    rows_deleted: int = 0
+    future_rows: int = 0
+    unfit_values: int = Field(default=0, description="values kept as text in _headrace_unfit")
+    bytes_read: int = 0
+    reader: str = ""
+
+
+class CommitInfo(Model):
+    """One atomic commit, or the earlier one found by its tag."""
+
+    version: int
+    rows_added: int = 0
+    rows_removed: int = 0
+    bytes_added: int = 0
+    rows_total: int = 0
+    repeated: bool = False
+
+
+class TableResult(Model):
+    """What ``sync`` reports for one table; also the result of ``DataSourceSyncWorkflow``."""
+
+    connector: str
+    table: str
+    status: Status
+    mode: Mode | None = None
+    reason: str = ""
+    rows_read: int = 0
+    rows_bronze: int = 0
+    rows_silver: int = 0
+    rows_deleted: int = 0
+    window_low: str | None = None
+    window_high: str | None = None
+    watermark_before: str | None = None
+    watermark_after: str | None = None
+    bytes: int = 0
+    equal: bool | None = None
+    error: str | None = None
+    error_type: str | None = None
+    workflow_id: str | None = None
+    run_group: str | None = None
+    bronze_uri: str | None = None
+    silver_uri: str | None = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    columns: tuple[Column, ...] = ()
+    column_names: dict[str, str] = Field(default_factory=dict, description="source column -> Silver column")
+    unfit_values: int = 0
+    future_rows: int = 0
+
+
+class CheckResult(Model):
+    """One prerequisite of a connector, tried."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+    fix: str = Field(default="", description="the exact statement or setting that fixes it")
+    seconds: float = 0.0
+
+
+class VerifyResult(Model):
+    """The destination compared with the source now."""
+
+    connector: str
+    table: str
+    level: VerifyLevel
+    equal: bool | None
+    source_rows: int | None = None
+    silver_rows: int | None = None
+    missing_keys: tuple[str, ...] = Field(default=(), description="in the source, not in Silver (JSON text, limited)")
+    extra_keys: tuple[str, ...] = ()
+    differing_keys: tuple[str, ...] = ()
+    missing: int = 0
+    extra: int = 0
+    differing: int = 0
+    detail: str = ""

@@ -1,0 +1,1 @@
+"""How long work survives: Temporal client, workflows, activities, worker and the Dagster Pipes client."""
