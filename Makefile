@@ -1,0 +1,58 @@
+# make demo | up | test | test-all | lint | bench | screenshot | constraints | clean
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.headrace-installed
+PIP := $(PY) -m pip --disable-pip-version-check
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
+	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo up test test-all lint bench constraints clean
+
+help:
+	@echo "make demo      the main job on real input, worker killed on the way, ends with the proof"
+	@echo "make up        the one-machine stack: Temporal, worker, Dagster; Ctrl-C stops it"
+	@echo "make test      style, types and tests (make test-all: the slow ones too)"
+	@echo "make bench     headrace sync beside COPY and ingestr on TPC-H lineitem"
+
+install: $(STAMP)
+
+$(STAMP): constraints.txt pyproject.toml
+	@if [ -z "$(PYTHON)" ]; then echo "Python 3.11 or newer is missing: apt-get install python3 python3-venv" >&2; exit 1; fi
+	@if [ ! -x $(PY) ] || ! $(PY) -c 'import pip' 2>/dev/null; then \
+		$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+			|| { echo "Python's venv module is missing: apt-get install python3-venv" >&2; exit 1; }; \
+		$(PYTHON) -m venv --clear $(VENV); \
+	fi
+	$(PIP) install --quiet --require-hashes --no-deps -r constraints.txt
+	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: install
+	$(PY) -m orchestration.demo
+
+up: install
+	$(VENV)/bin/headrace up
+
+lint: install
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(VENV)/bin/pyright
+
+test: lint
+	$(PY) -m pytest -q -m "not slow and not live"
+
+test-all: lint
+	$(PY) -m pytest -q -m "not live"
+
+bench: install
+	$(PY) -m bench.postgres_full
+
+constraints:
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --generate-hashes \
+		--no-emit-index-url --no-annotate --no-header --quiet -o constraints.txt
+
+clean:
+	rm -rf $(VENV) .venv-bench .demo .pytest_cache .ruff_cache headrace.egg-info
