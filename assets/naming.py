@@ -1,8 +1,8 @@
 """One rule for every name Headrace makes: tables, folders and Silver columns.
 
-Bronze keeps the source's column names. Silver columns and the folders of tables are snake_case by a reversible,
-collision-checked rule: letters ``a-z``, digits and single ``_`` stay; an upper-case run starts a new word; everything
-else becomes ``_xHEX_``. Two names that map to one are told apart by the escape form of the later one.
+Bronze keeps the source's column names. Silver columns and the folders of tables are snake_case: letters ``a-z``, digits
+and ``_`` stay, a change of case starts a new word, space, dot and hyphen become ``_``, everything else ``_xHEX_``. Two
+names that map to one are told apart by hash digits of the exact source name, so no two ever meet.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def snake_case(name: str) -> str:
 def column_names(names: Sequence[str]) -> dict[str, str]:
     """Map source column names to unique Silver names.
 
-    A name that is plain already keeps itself; of the others, the first that claims a free name gets it and a later one
-    gets an eight-digit hash of its exact source name appended. The mapping depends on the set of names, not their order.
+    A name that is plain already keeps itself; of the others, the first in code-point order that claims a free name
+    gets it, a later one gets eight hash digits of its exact source name appended. The order of ``names`` is no matter.
     """
     plain = {name for name in names if _PLAIN.match(name) and snake_case(name) == name}
     mapping = {name: name for name in plain}
@@ -60,7 +60,7 @@ def table_slug(table: str) -> str:
 
 
 def path_part(text: str) -> str:
-    """Encode one path or identifier part so that it holds no separator: percent-encoding, ``.`` included at the start."""
+    """Encode one path or identifier part so that it holds no separator: percent-encoding, a leading ``.`` included."""
     encoded = quote(text, safe="-_.~")
     return encoded if not encoded.startswith(".") else "%2E" + encoded[1:]
 

@@ -80,6 +80,7 @@ class Watermark(Model):
     cursor: str | None = None
     cursor_type: str | None = None
     value: str | None = None
+    base_run: str | None = Field(default=None, description="tag of the full load that the table's changes build on")
     position: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -88,6 +89,7 @@ class WindowPlan(Model):
 
     table: SourceTable
     mode: Mode
+    tag: str = Field(default="", description="the commit tag: the run group, numbered if an earlier try committed")
     reason: str = Field(default="", description="why this mode, in words for the user")
     key: tuple[str, ...] = ()
     cursor: str | None = None
@@ -110,14 +112,17 @@ class Manifest(Model):
     connector: str
     table: str
     run_group: str
+    tag: str
     attempt: int
     mode: Mode
+    reason: str = ""
     key: tuple[str, ...]
     columns: tuple[Column, ...]
     parts: tuple[Part, ...] = ()
     deletes: tuple[Part, ...] = Field(default=(), description="parts with the keys that left the source")
     low: str | None = None
     high: str | None = None
+    previous: Watermark | None = None
     watermark: Watermark | None = None
     source_rows: int | None = Field(default=None, description="rows of the whole table in the snapshot that was read")
     rows_read: int = 0
@@ -147,6 +152,7 @@ class TableResult(Model):
     status: Status
     mode: Mode | None = None
     reason: str = ""
+    key: tuple[str, ...] = ()
     rows_read: int = 0
     rows_bronze: int = 0
     rows_silver: int = 0

@@ -1,0 +1,114 @@
+"""Two sets of rows compared by key and by value in bounded memory: DuckDB on a scratch file, one hash a row."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Side = Literal["source", "stored"]
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+class RowComparison:
+    """Collects the rows of the two sides, then answers what differs.
+
+    Args:
+        key: key columns, the same names on both sides; empty compares the sides as multisets of whole rows.
+        schema: the columns to compare and their types; both sides are cast to it.
+        memory_limit: DuckDB memory limit; larger sets spill into ``scratch``.
+    """
+
+    def __init__(self, key: Sequence[str], schema: pa.Schema, *, memory_limit: str, scratch: Path) -> None:
+        import duckdb
+
+        scratch.mkdir(parents=True, exist_ok=True)
+        self._folder = tempfile.TemporaryDirectory(prefix="compare-", dir=scratch)
+        self._db = duckdb.connect(
+            str(Path(self._folder.name) / "rows.duckdb"),
+            config={"memory_limit": memory_limit, "threads": 2, "temp_directory": self._folder.name},
+        )
+        self._db.execute("SET TimeZone = 'UTC'")
+        self._schema = schema
+        self._keys = [f"k{i}" for i in range(len(key))]
+        self._key_exprs = [_quoted(name) for name in key]
+        self._hash = f"hash({', '.join(_quoted(name) for name in schema.names)})" if len(schema) else "0"
+        self._created: set[str] = set()
+
+    def __enter__(self) -> RowComparison:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._db.close()
+        self._folder.cleanup()
+
+    def add(self, side: Side, batches: Iterable[pa.RecordBatch]) -> int:
+        """Take one side's rows; columns are picked by name and cast. Returns the number of rows."""
+        import pyarrow as pa
+
+        rows = 0
+        columns = ", ".join(
+            [*(f"{e} AS {k}" for e, k in zip(self._key_exprs, self._keys, strict=True)), f"{self._hash} AS h"]
+        )
+        for batch in batches:
+            rows += batch.num_rows
+            if not len(self._schema):
+                continue
+            table = pa.Table.from_batches([batch]).select(self._schema.names).cast(self._schema)
+            self._db.register("incoming", table)
+            verb = f"INSERT INTO {side}" if side in self._created else f"CREATE TABLE {side} AS"
+            self._db.execute(f"{verb} SELECT {columns} FROM incoming")
+            self._db.unregister("incoming")
+            self._created.add(side)
+        if side not in self._created:
+            self._db.register("incoming", self._schema.empty_table())
+            self._db.execute(f"CREATE TABLE {side} AS SELECT {columns} FROM incoming")
+            self._db.unregister("incoming")
+            self._created.add(side)
+        return rows
+
+    def _join(self) -> str:
+        same = " AND ".join(f"s.{k} IS NOT DISTINCT FROM d.{k}" for k in self._keys)
+        return f"(SELECT true AS f, * FROM source) s FULL JOIN (SELECT true AS f, * FROM stored) d ON {same}"
+
+    def differences(self, limit: int) -> dict[str, tuple[int, tuple[str, ...]]]:
+        """``missing`` (source only), ``extra`` (stored only) and ``differing``: count and up to ``limit`` keys as JSON.
+
+        Without a key ``missing`` and ``extra`` count whole rows, and no key is named.
+        """
+        if not self._keys:
+            counts = self._db.execute(
+                "SELECT coalesce(sum(greatest(n, 0)), 0), coalesce(sum(greatest(-n, 0)), 0) FROM "
+                "(SELECT sum(n) AS n FROM (SELECT h, 1 AS n FROM source UNION ALL SELECT h, -1 FROM stored) GROUP BY h)"
+            ).fetchone()
+            assert counts is not None
+            return {"missing": (int(counts[0]), ()), "extra": (int(counts[1]), ()), "differing": (0, ())}
+        found: dict[str, tuple[int, tuple[str, ...]]] = {}
+        conditions = {"missing": "d.f IS NULL", "extra": "s.f IS NULL", "differing": "s.f AND d.f AND s.h != d.h"}
+        for name, condition in conditions.items():
+            side = "d" if name == "extra" else "s"
+            key = f"to_json([{', '.join(f'{side}.{k}::VARCHAR' for k in self._keys)}])"
+            count = self._db.execute(f"SELECT count(*) FROM {self._join()} WHERE {condition}").fetchone()
+            total = int(count[0]) if count else 0
+            named: list[Any] = []
+            if total and limit:
+                query = f"SELECT {key}::VARCHAR FROM {self._join()} WHERE {condition} ORDER BY 1 LIMIT {int(limit)}"
+                named = self._db.execute(query).fetchall()
+            found[name] = (total, tuple(row[0] for row in named))
+        return found
+
+    def extra_keys(self, batch_rows: int) -> Iterable[pa.RecordBatch]:
+        """The keys that only ``stored`` has, as batches with columns ``k0``, ``k1``, ..."""
+        columns = ", ".join(f"d.{k}" for k in self._keys)
+        result = self._db.execute(f"SELECT {columns} FROM {self._join()} WHERE s.f IS NULL")
+        yield from result.to_arrow_reader(batch_rows)

@@ -1,0 +1,385 @@
+"""The six steps of one table sync, as plain blocking calls. The Temporal activities call them one to one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from assets.bronze import BronzeRows, commit_bronze
+from assets.errors import MismatchError, UnsupportedTableError, WatermarkError
+from assets.failpoints import failpoint
+from assets.lakehouse.interface import Lakehouse, PartWriter, TableId, TableState, open_lakehouse
+from assets.row_comparison import RowComparison
+from assets.settings import Settings
+from assets.silver import SilverTable
+from assets.sources.interface import BATCH_ROWS, UNFIT_COLUMN, CarefulReadNeeded, TableRead
+from assets.sync import CommitInfo, Manifest, Part, SourceTable, TableResult, TableSync, WindowPlan
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from assets.catalog.store import Catalog
+
+Progress = Callable[[int, int], None]
+
+
+def _no_progress(rows: int, size: int) -> None: ...
+
+
+class SyncSteps:
+    """The steps, bound to one installation. Every step may be repeated: its effect happens once."""
+
+    def __init__(self, settings: Settings, catalog: Catalog, lakehouse: Lakehouse) -> None:
+        self.settings = settings
+        self.catalog = catalog
+        self.lakehouse = lakehouse
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> SyncSteps:
+        from assets.catalog.store import Catalog
+
+        return cls(settings, Catalog.from_settings(settings), open_lakehouse(settings))
+
+    # step 1
+
+    def open_window(self, work: TableSync, workflow_id: str | None = None) -> WindowPlan:
+        """Check the source, read the watermark committed in Bronze, choose the mode.
+
+        Raises:
+            UnsupportedTableError: the table cannot be synced; the message says why.
+            WatermarkError: data without a watermark.
+            SourceUnreachableError, SourceAccessError, NotFoundError.
+        """
+        failpoint("before_open_window")
+        self.catalog.begin_table_run(work, workflow_id)
+        (table,) = self.catalog.connector(work.connector).discover([work.table])
+        if table.refusal:
+            raise UnsupportedTableError(table.refusal, where=f"{work.connector}/{work.table}")
+        self.lakehouse.clear_staging(work.connector, work.table)
+        bronze = self.lakehouse.state(TableId(layer="bronze", connector=work.connector, table=work.table))
+        key = work.key or table.primary_key
+        unknown = [column for column in key if column not in {c.name for c in table.columns}]
+        if unknown:
+            raise UnsupportedTableError(
+                f"the key names columns that are not there: {', '.join(unknown)}",
+                where=f"{work.connector}/{work.table}",
+                remedy="Correct --key.",
+            )
+        self._silver(work, table).catch_up(key)
+        plan = self._choose_mode(work, table, tuple(key), bronze)
+        earlier = sum(1 for tag in (bronze.tags if bronze else ()) if tag.split("~")[0] == work.run_group)
+        failpoint("after_open_window")
+        return plan.model_copy(update={"tag": f"{work.run_group}~{earlier + 1}" if earlier else work.run_group})
+
+    def _choose_mode(
+        self, work: TableSync, table: SourceTable, key: tuple[str, ...], bronze: TableState | None
+    ) -> WindowPlan:
+        cursor = work.cursor or (table.cursor_candidates[0] if len(table.cursor_candidates) == 1 else None)
+        plan = WindowPlan(table=table, mode="full", key=key, cursor=cursor)
+        why = ""
+        if work.mode == "full":
+            why = "full refresh was asked for"
+        elif table.kind not in ("table", "partitioned"):
+            why = f"a {table.kind.replace('_', ' ')} has no row versions, so changes cannot be told"
+        elif not key:
+            why = "the table has no key (name one with --key)"
+        elif not cursor and len(table.cursor_candidates) > 1:
+            several = ", ".join(table.cursor_candidates[:5])
+            why = f"several columns could be the cursor ({several}): name one with --cursor"
+        elif not cursor:
+            why = "no column tells when a row changed (name one with --cursor)"
+        elif bronze is None:
+            why = "first load"
+        elif bronze.watermark is None and bronze.rows == 0:
+            why = "nothing was loaded yet"
+        elif bronze.watermark is None:
+            raise WatermarkError(
+                "the Bronze table holds rows but no watermark",
+                where=f"{work.connector}/{work.table}",
+                remedy=f"Run: headrace sync {work.connector} {work.table} --mode full",
+            )
+        elif bronze.watermark.cursor != cursor:
+            why = f"the cursor is now {cursor}, the last load used {bronze.watermark.cursor or 'none'}"
+        if why:
+            previous = bronze.watermark if bronze else None
+            return plan.model_copy(update={"reason": why, "previous": previous})
+        assert bronze is not None and bronze.watermark is not None
+        return plan.model_copy(
+            update={"mode": "incremental", "previous": bronze.watermark, "low": bronze.watermark.value}
+        )
+
+    def key_of(self, connector: str, table: SourceTable) -> tuple[str, ...]:
+        """The key that the table's last sync used, else the source's own."""
+        last = self.catalog.last_table_run(connector, table.name)
+        key = last.result.key if last and last.result else None
+        return tuple(key) if key else table.primary_key
+
+    def _silver(self, work: TableSync, table: SourceTable) -> SilverTable:
+        columns = [*(column.name for column in table.columns), UNFIT_COLUMN]
+        return SilverTable(self.lakehouse, work.connector, work.table, columns)
+
+    # step 2
+
+    def extract(self, work: TableSync, plan: WindowPlan, attempt: int, progress: Progress = _no_progress) -> str:
+        """Stage exactly the window's rows as Parquet parts, the manifest last. Returns the manifest's URI.
+
+        ``progress(rows, bytes)`` is called after every batch and may raise to cancel.
+        """
+        with self.catalog.connector(work.connector).open_read(plan) as read:
+            rows = BronzeRows(read.schema, plan.tag, read.position)
+            try:
+                parts, size = self._stage(work, rows, read.batches(), attempt, progress)
+            except CarefulReadNeeded:
+                parts, size = self._stage(work, rows, read.careful_batches(), attempt, progress)
+            deleted: tuple[Part, ...] = ()
+            if work.deletes == "keys" and plan.mode == "incremental":
+                deleted = self._stage_deletes(work, plan, read, rows, attempt, progress)
+            watermark = read.watermark
+            if watermark:
+                base = plan.tag if plan.mode == "full" or not plan.previous else plan.previous.base_run
+                watermark = watermark.model_copy(update={"base_run": base})
+            manifest = Manifest(
+                connector=work.connector,
+                table=work.table,
+                run_group=work.run_group,
+                tag=plan.tag,
+                attempt=attempt,
+                mode=plan.mode,
+                reason=plan.reason,
+                key=plan.key,
+                columns=plan.table.columns,
+                parts=parts,
+                deletes=deleted,
+                low=read.low,
+                high=read.high,
+                previous=plan.previous,
+                watermark=watermark,
+                source_rows=read.source_rows(),
+                rows_read=sum(part.rows for part in parts),
+                rows_deleted=sum(part.rows for part in deleted),
+                future_rows=read.future_rows,
+                unfit_values=read.unfit_values,
+                bytes_read=size,
+                reader=read.reader,
+            )
+        failpoint("after_parts_before_manifest")
+        uri = self.lakehouse.write_manifest(manifest)
+        failpoint("after_manifest")
+        return uri
+
+    def _stage(
+        self, work: TableSync, rows: BronzeRows, batches: Iterator[pa.RecordBatch], attempt: int, progress: Progress
+    ) -> tuple[tuple[Part, ...], int]:
+        writer = self._writer(work, attempt, "rows", rows.schema)
+        size = read_rows = 0
+        try:
+            with closing(batches):  # type: ignore[type-var]
+                for batch in batches:
+                    writer.write(rows.upserts(batch))
+                    size += batch.nbytes
+                    read_rows += batch.num_rows
+                    progress(read_rows, size)
+                    failpoint("during_extract")
+            return writer.close(), size
+        except BaseException:
+            writer.abort()
+            raise
+
+    def _writer(self, work: TableSync, attempt: int, stream: str, schema: pa.Schema) -> PartWriter:
+        return self.lakehouse.part_writer(work.connector, work.table, work.run_group, attempt, stream, schema)
+
+    def _stage_deletes(
+        self, work: TableSync, plan: WindowPlan, read: TableRead, rows: BronzeRows, attempt: int, progress: Progress
+    ) -> tuple[Part, ...]:
+        """Keys that Silver holds and the snapshot does not: rows that were deleted, or whose key changed."""
+        import pyarrow as pa
+
+        silver = self._silver(work, plan.table)
+        if self.lakehouse.state(silver.silver) is None:
+            return ()
+        stored_names = dict(zip(silver.key(plan.key), plan.key, strict=True))
+        schema = pa.schema([read.schema.field(name) for name in plan.key])
+        scratch = self.settings.home_path / "scratch"
+        writer = self._writer(work, attempt, "deletes", rows.schema)
+        try:
+            with RowComparison(
+                plan.key, schema, memory_limit=self.settings.memory_limit, scratch=scratch
+            ) as comparison:
+                comparison.add("source", self._watched(read.keys(), progress))
+                with self.lakehouse.scan(silver.silver, list(stored_names)) as stored:
+                    renamed = (b.rename_columns([stored_names[n] for n in b.schema.names]) for b in stored)
+                    comparison.add("stored", self._watched(renamed, progress))
+                for batch in comparison.extra_keys(BATCH_ROWS):
+                    writer.write(rows.deletes(pa.RecordBatch.from_arrays(batch.columns, schema=schema)))
+            return writer.close()
+        except BaseException:
+            writer.abort()
+            raise
+
+    @staticmethod
+    def _watched(batches: Iterator[pa.RecordBatch], progress: Progress) -> Iterator[pa.RecordBatch]:
+        rows = 0
+        for batch in batches:
+            rows += batch.num_rows
+            progress(rows, 0)
+            yield batch
+
+    # step 3
+
+    def commit_bronze(self, work: TableSync, manifest_uri: str) -> CommitInfo:
+        """One atomic commit of the staged parts, tagged, the watermark in it. A repeat finds the tag."""
+        manifest = self.lakehouse.read_manifest(manifest_uri)
+        failpoint("before_bronze_commit")
+        nothing_new = not manifest.parts and not manifest.deletes and manifest.mode == "incremental"
+        bronze = TableId(layer="bronze", connector=work.connector, table=work.table)
+        state = self.lakehouse.state(bronze)
+        if nothing_new and state and state.watermark == manifest.watermark:
+            return CommitInfo(version=state.version, rows_total=state.rows)
+        schema = self._bronze_schema(manifest)
+        commit = commit_bronze(self.lakehouse, manifest, schema)
+        failpoint("after_bronze_commit")
+        return commit
+
+    @staticmethod
+    def _bronze_schema(manifest: Manifest) -> pa.Schema:
+        import pyarrow as pa
+
+        from assets.types import arrow_type
+
+        fields = [pa.field(column.name, arrow_type(column.arrow_type)) for column in manifest.columns]
+        return BronzeRows(pa.schema([*fields, pa.field(UNFIT_COLUMN, pa.string())]), manifest.tag, 0).schema
+
+    # step 4
+
+    def merge_silver(self, work: TableSync, manifest_uri: str, progress: Progress | None = None) -> CommitInfo:
+        """Bring what this run added to Bronze into Silver, in one tagged commit."""
+        manifest = self.lakehouse.read_manifest(manifest_uri)
+        failpoint("before_silver_commit")
+        silver = SilverTable(
+            self.lakehouse, work.connector, work.table, [*(c.name for c in manifest.columns), UNFIT_COLUMN]
+        )
+        bronze_state, silver_state = self.lakehouse.state(silver.bronze), self.lakehouse.state(silver.silver)
+        assert bronze_state is not None
+        if manifest.tag not in bronze_state.tags and silver_state:
+            return CommitInfo(version=silver_state.version, rows_total=silver_state.rows)  # nothing was committed
+        commit = silver.load(manifest, self._bronze_schema(manifest), bronze_state.version)
+        failpoint("after_silver_commit")
+        return commit
+
+    # step 5
+
+    def verify(
+        self,
+        work: TableSync,
+        manifest_uri: str,
+        bronze: CommitInfo,
+        silver: CommitInfo,
+        progress: Progress | None = None,
+    ) -> TableResult:
+        """Compare source, staged, Bronze and Silver, and say what the sync proved.
+
+        ``equal`` is true when Silver's live rows are as many as the source had in the snapshot that was read (and their
+        keys or values agree, where asked); false when deletes that this run did not look for make them differ.
+
+        Raises:
+            MismatchError: rows were lost or doubled on the way.
+        """
+        from assets.verify import verify_table
+
+        manifest = self.lakehouse.read_manifest(manifest_uri)
+        table = SourceTable(
+            name=work.table, schema_name="", table_name="", columns=manifest.columns, primary_key=manifest.key
+        )
+        stored = self._silver(work, table)
+        live = self.lakehouse.count_live(stored.silver)
+        where = f"{work.connector}/{work.table}"
+        if manifest.mode == "full":
+            counts = {
+                "source": manifest.source_rows,
+                "staged": manifest.rows_read,
+                "Bronze": bronze.rows_total,
+                "Silver": live,
+            }
+        else:
+            added = bronze.rows_added if not bronze.repeated else manifest.rows_read + manifest.rows_deleted
+            counts = {"staged": manifest.rows_read + manifest.rows_deleted, "Bronze": added}
+        if len(set(counts.values())) > 1:
+            told = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise MismatchError(
+                f"row counts differ: {told}", where=where, remedy="Sync the table again with --mode full."
+            )
+        equal = live == manifest.source_rows
+        reason = manifest.reason
+        if not equal and work.deletes == "keys":
+            raise MismatchError(
+                f"row counts differ: source {manifest.source_rows}, Silver {live}",
+                where=where,
+                remedy="Sync the table again with --mode full.",
+            )
+        if not equal:
+            reason = (
+                f"Silver has {live} live rows, the source {manifest.source_rows}: "
+                "rows were deleted or changed their key; sync with --deletes keys"
+            )
+        elif work.verify != "counts":
+            compared = verify_table(self, work.connector, work.table, work.verify, key=manifest.key)
+            equal = bool(compared.equal)
+            if not equal:
+                reason = (
+                    compared.detail
+                    or f"missing {compared.missing}, extra {compared.extra}, differing {compared.differing}"
+                )
+        failpoint("after_verify")
+        mapping = {c.name: stored.names[stored.bronze_of[c.name]] for c in manifest.columns}
+        return TableResult(
+            connector=work.connector,
+            table=work.table,
+            status="succeeded",
+            mode=manifest.mode,
+            reason=reason,
+            key=manifest.key,
+            rows_read=manifest.rows_read,
+            rows_bronze=bronze.rows_total,
+            rows_silver=live,
+            rows_deleted=manifest.rows_deleted,
+            window_low=manifest.low,
+            window_high=manifest.high,
+            watermark_before=manifest.previous.value if manifest.previous else None,
+            watermark_after=manifest.watermark.value if manifest.watermark else None,
+            bytes=sum(part.bytes for part in manifest.parts),
+            equal=equal,
+            run_group=work.run_group,
+            bronze_uri=self.lakehouse.uri(stored.bronze),
+            silver_uri=self.lakehouse.uri(stored.silver),
+            columns=manifest.columns,
+            column_names=mapping,
+            unfit_values=manifest.unfit_values,
+            future_rows=manifest.future_rows,
+        )
+
+    # step 6
+
+    def record(self, work: TableSync, result: TableResult) -> TableResult:
+        """Close the run row, then remove the staging."""
+        failpoint("before_record")
+        closed = result.model_copy(update={"completed_at": datetime.now(UTC), "run_group": work.run_group})
+        self.catalog.end_table_run(closed, work)
+        failpoint("after_record_before_cleanup")
+        self.lakehouse.clear_staging(work.connector, work.table, work.run_group)
+        failpoint("after_cleanup")
+        return closed
+
+    def fail(self, work: TableSync, error_type: str, error: str) -> TableResult:
+        """Close the run row as failed, and remove the staging."""
+        result = TableResult(
+            connector=work.connector, table=work.table, status="failed", error=error, error_type=error_type
+        )
+        return self.record(work, result)
+
+    def skip(self, work: TableSync, plan: WindowPlan) -> TableResult:
+        result = TableResult(
+            connector=work.connector, table=work.table, status="skipped", mode=plan.mode, reason=plan.skip or ""
+        )
+        return self.record(work, result)
