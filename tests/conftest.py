@@ -1,0 +1,65 @@
+"""Session servers of the tests: a real PostgreSQL and a real Temporal, each on a free loopback port."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from assets.settings import Settings
+from orchestration.embedded_postgres import EmbeddedPostgres
+from tests.servers.temporal_server import TemporalServer
+
+
+@pytest.fixture(scope="session")
+def server_folder() -> Iterator[Path]:
+    """A short path: servers keep data and logs here."""
+    with tempfile.TemporaryDirectory(prefix="headrace-tests-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)  # the PostgreSQL user has to pass through
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres(server_folder: Path) -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL server for the session: ``host``, ``port``, ``user``, ``password``, ``connect(database)``."""
+    with EmbeddedPostgres(server_folder / "postgres") as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres: EmbeddedPostgres) -> Iterator[Callable[[], str]]:
+    """A factory of fresh databases: each call creates one and returns its name; all are dropped after the test."""
+    names: list[str] = []
+
+    def create() -> str:
+        names.append(postgres.create_database(f"t_{uuid.uuid4().hex[:12]}"))
+        return names[-1]
+
+    yield create
+    for name in names:
+        postgres.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def temporal(server_folder: Path) -> Iterator[TemporalServer]:
+    """A Temporal dev server in memory for the session: ``address``, ``namespace``."""
+    with TemporalServer(server_folder) as server:
+        yield server
+
+
+@pytest.fixture
+def headrace_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of its own, also in ``HEADRACE_HOME``."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HEADRACE_HOME", str(home))
+    return home
+
+
+@pytest.fixture
+def settings(headrace_home: Path) -> Settings:
+    """The settings of ``headrace_home``."""
+    return Settings(home=headrace_home)
