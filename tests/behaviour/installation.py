@@ -1,0 +1,74 @@
+"""One installation with the six steps called in a row, without Temporal: the promise at the level of the data."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from deltalake import DeltaTable
+
+from assets.lakehouse.interface import DELETED_AT, TableId
+from assets.settings import Settings
+from assets.steps import SyncSteps
+from assets.sync import Layer, TableResult, TableSync, VerifyLevel, VerifyResult
+from assets.verify import verify_table
+from orchestration.embedded_postgres import EmbeddedPostgres
+
+
+class Installation:
+    """``shop`` is the connector; tables are named as ``discover`` prints them."""
+
+    def __init__(self, home: Path, server: EmbeddedPostgres, database: str, **settings: Any) -> None:
+        self.server = server
+        self.database = database
+        self.settings = Settings(home=home, **settings)
+        self.steps = SyncSteps.from_settings(self.settings)
+        self.steps.catalog.add_connector("shop", "postgres", server.config(database))
+
+    def reopened(self) -> Installation:
+        """The same installation as a new process would open it."""
+        again = Installation.__new__(Installation)
+        again.server, again.database, again.settings = self.server, self.database, self.settings
+        again.steps = SyncSteps.from_settings(self.settings)
+        return again
+
+    def execute(self, *statements: str) -> None:
+        with self.connect() as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    def connect(self) -> psycopg.Connection[Any]:
+        return self.server.connect(self.database, autocommit=True)
+
+    def work(self, table: str, **options: Any) -> TableSync:
+        return TableSync(connector="shop", table=table, **({"run_group": f"run-{uuid.uuid4().hex[:12]}"} | options))
+
+    def sync(self, table: str, **options: Any) -> TableResult:
+        work = self.work(table, **options)
+        plan = self.steps.open_window(work)
+        manifest = self.steps.extract(work, plan, 1)
+        bronze = self.steps.commit_bronze(work, manifest)
+        silver = self.steps.merge_silver(work, manifest)
+        return self.steps.record(work, self.steps.verify(work, manifest, bronze, silver))
+
+    def verify(self, table: str, level: VerifyLevel = "values") -> VerifyResult:
+        return verify_table(self.steps, "shop", table, level)
+
+    def source_rows(self, query: str) -> list[tuple[Any, ...]]:
+        with self.connect() as connection:
+            return sorted(connection.execute(query).fetchall(), key=repr)
+
+    def silver(self, table: str, columns: list[str], *, live: bool = True) -> list[tuple[Any, ...]]:
+        """Silver's rows through a plain Delta reader, not through Headrace."""
+        return self._rows("silver", table, columns, live)
+
+    def bronze(self, table: str, columns: list[str]) -> list[tuple[Any, ...]]:
+        return self._rows("bronze", table, columns, False)
+
+    def _rows(self, layer: Layer, table: str, columns: list[str], live: bool) -> list[tuple[Any, ...]]:
+        uri = self.steps.lakehouse.uri(TableId(layer=layer, connector="shop", table=table))
+        stored = DeltaTable(uri).to_pyarrow_table().to_pylist()
+        rows = [row for row in stored if not (live and row.get(DELETED_AT) is not None)]
+        return sorted((tuple(row[column] for column in columns) for row in rows), key=repr)

@@ -1,0 +1,126 @@
+"""Empty, nameless, hostile, keyless and very wide tables."""
+
+from __future__ import annotations
+
+import pytest
+
+from assets.errors import UnsupportedTableError
+from tests.behaviour.installation import Installation
+
+
+def test_a_table_without_rows_becomes_tables_with_its_schema(shop: Installation) -> None:
+    shop.execute("CREATE TABLE t (id int PRIMARY KEY, price numeric(10, 2), updated_at timestamptz)")
+    result = shop.sync("public.t")
+    assert (result.status, result.rows_silver, result.equal) == ("succeeded", 0, True)
+    assert shop.silver("public.t", ["id", "price"]) == []
+    shop.execute("INSERT INTO t VALUES (1, 9.99, now())")
+    assert shop.sync("public.t").rows_silver == 1
+    assert shop.verify("public.t").equal is True
+
+
+def test_a_table_that_lost_all_rows_is_empty_after_a_full_refresh(shop: Installation) -> None:
+    shop.execute("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1), (2)")
+    shop.sync("public.t")
+    shop.execute("TRUNCATE t")
+    result = shop.sync("public.t")
+    assert (result.mode, result.rows_bronze, result.rows_silver, result.equal) == ("full", 0, 0, True)
+
+
+def test_a_table_without_columns_is_refused_by_name(shop: Installation) -> None:
+    shop.execute("CREATE TABLE nothing ()")
+    with pytest.raises(UnsupportedTableError, match=r"public\.nothing"):
+        shop.sync("public.nothing")
+
+
+def test_a_table_without_a_key_is_loaded_in_full_and_says_why(shop: Installation) -> None:
+    shop.execute(
+        "CREATE TABLE t (a int, updated_at timestamptz)", "INSERT INTO t VALUES (1, now()), (1, now()), (2, NULL)"
+    )
+    shop.sync("public.t")
+    shop.execute("DELETE FROM t WHERE a = 2", "INSERT INTO t VALUES (3, now())")
+    result = shop.sync("public.t", mode="incremental")
+    assert (result.mode, result.rows_silver, result.equal) == ("full", 3, True)
+    assert "no key" in result.reason
+    assert shop.verify("public.t").equal is True
+    shop.execute("UPDATE t SET a = 7 WHERE a = 3")
+    found = shop.verify("public.t")
+    assert (found.equal, found.missing, found.extra) == (False, 1, 1)
+
+
+NAMES = [
+    "with space",
+    "dot.ted",
+    'quo"te',
+    "apo'strophe",
+    "emoji 🚰",
+    "select",
+    "MixedCase",
+    "ümläut",
+    "back\\slash",
+    "per%cent",
+    "semi;colon--",
+    "n" * 63,
+    "../../up",
+    "new\nline",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hostile_names_of_tables_and_columns_are_synced(shop: Installation, name: str) -> None:
+    quoted = '"' + name.replace('"', '""') + '"'
+    shop.execute(
+        f"CREATE TABLE {quoted} ({quoted} int PRIMARY KEY, v text, updated_at timestamptz)",
+        f"INSERT INTO {quoted} VALUES (1, 'a', now()), (2, 'b', now())",
+    )
+    (table,) = [t.name for t in shop.steps.catalog.connector("shop").discover()]
+    assert shop.sync(table).equal is True
+    shop.execute(
+        f"UPDATE {quoted} SET v = 'c', updated_at = now() WHERE {quoted} = 2", f"INSERT INTO {quoted} VALUES (3)"
+    )
+    shop.execute(f"DELETE FROM {quoted} WHERE {quoted} = 1")
+    result = shop.sync(table, deletes="keys")
+    assert (result.mode, result.rows_read, result.rows_deleted, result.equal) == ("incremental", 2, 1, True)
+    assert shop.verify(table).equal is True
+
+
+def test_names_that_differ_only_by_case_stay_apart(shop: Installation) -> None:
+    shop.execute(
+        'CREATE TABLE "Twin" ("Id" int PRIMARY KEY, "id" text, "ID" text)',
+        """INSERT INTO "Twin" VALUES (1, 'a', 'A')""",
+    )
+    shop.execute("CREATE TABLE twin (id int PRIMARY KEY)", "INSERT INTO twin VALUES (5), (6)")
+    for table, rows in (("public.Twin", 1), ("public.twin", 2)):
+        assert shop.sync(table).rows_silver == rows
+        assert shop.verify(table).equal is True
+
+
+def test_1600_columns_are_synced(shop: Installation) -> None:
+    columns = ", ".join(f"c{i} int" for i in range(1598))
+    shop.execute(f"CREATE TABLE wide (id int PRIMARY KEY, {columns}, updated_at timestamptz)")
+    shop.execute("INSERT INTO wide (id, c0, c1597, updated_at) SELECT i, i, -i, now() FROM generate_series(1, 50) i")
+    assert shop.sync("public.wide").equal is True
+    shop.execute("UPDATE wide SET c5 = 5, updated_at = now() WHERE id = 7")
+    assert shop.sync("public.wide").rows_read == 1
+    assert shop.verify("public.wide").equal is True
+
+
+def test_a_column_added_at_the_source_arrives_with_the_next_sync(shop: Installation) -> None:
+    shop.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, updated_at timestamptz)", "INSERT INTO t VALUES (1, now()), (2, now())"
+    )
+    shop.sync("public.t")
+    shop.execute("ALTER TABLE t ADD COLUMN note text", "UPDATE t SET note = 'x', updated_at = now() WHERE id = 2")
+    assert shop.sync("public.t").equal is True
+    assert shop.silver("public.t", ["id", "note"]) == [(1, None), (2, "x")]
+    assert shop.verify("public.t").equal is True
+
+
+def test_columns_under_renamed_silver_names_keep_their_values(shop: Installation) -> None:
+    shop.execute('CREATE TABLE t ("orderID" int PRIMARY KEY, "Unit Price" numeric(10, 2), updated_at timestamptz)')
+    shop.execute("INSERT INTO t VALUES (1, 1.10, now()), (2, 2.20, now())")
+    result = shop.sync("public.t")
+    assert result.column_names["orderID"] == "order_id"
+    shop.execute('UPDATE t SET "Unit Price" = 3.30, updated_at = now() WHERE "orderID" = 2')
+    shop.sync("public.t")
+    assert [(k, str(v)) for k, v in shop.silver("public.t", ["order_id", "unit_price"])] == [(1, "1.10"), (2, "3.30")]
+    assert shop.verify("public.t").equal is True
