@@ -101,6 +101,10 @@ class ChildProcess:
     def running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
+    @property
+    def returncode(self) -> int | None:
+        return None if self.process is None else self.process.poll()
+
     def start(self) -> None:
         """Start the process; it may need a moment until it answers, see `wait_until`."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -140,8 +144,7 @@ class ChildProcess:
         deadline = time.monotonic() + seconds
         while not ready():
             if not self.running:
-                code = self.process.returncode if self.process else None
-                raise ServerProcessError(f"ended with status {code}: {self.last_lines()}", where=self.name)
+                raise ServerProcessError(f"ended with status {self.returncode}: {self.last_lines()}", where=self.name)
             if time.monotonic() > deadline:
                 raise ServerProcessError(f"did not answer within {seconds:.0f} s: {self.last_lines()}", where=self.name)
             time.sleep(0.05)

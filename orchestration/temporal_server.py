@@ -39,3 +39,32 @@ def temporal_server_args(*, port: int, ui_port: int | None, db_file: Path | None
     if db_file is not None:
         args += ["--db-filename", str(db_file)]
     return args
+
+
+def worker_polls(address: str, task_queue: str, pid: int) -> bool:
+    """Tell whether the worker process `pid` polls this task queue for workflows and activities."""
+    import asyncio
+
+    from temporalio.api.enums.v1 import TaskQueueType
+    from temporalio.api.taskqueue.v1 import TaskQueue
+    from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+    from temporalio.client import Client
+    from temporalio.service import RPCError
+
+    async def polls() -> bool:
+        client = await Client.connect(address)
+        for kind in (TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY):
+            answer = await client.workflow_service.describe_task_queue(
+                DescribeTaskQueueRequest(
+                    namespace=client.namespace, task_queue=TaskQueue(name=task_queue), task_queue_type=kind
+                )
+            )
+            # The SDK's default identity starts with the process id.
+            if not any(poller.identity.split("@")[0] == str(pid) for poller in answer.pollers):
+                return False
+        return True
+
+    try:
+        return asyncio.run(polls())
+    except (RPCError, RuntimeError):  # connect raises RuntimeError while the server starts
+        return False

@@ -1,0 +1,289 @@
+"""The one-machine stack: Temporal dev server, worker and, where wanted, Dagster's webserver and daemon."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+import psutil
+from pydantic import SecretStr
+
+from assets.errors import ConflictError
+from assets.settings import Settings
+from orchestration.child_process import LOOPBACK, ChildProcess, free_port, port_answers
+from orchestration.stack_record import StackRecord, record_path, running_stack, write_record
+from orchestration.supervisor import SupervisedServer, Supervisor
+from orchestration.temporal_server import temporal_server_args, worker_polls
+
+__all__ = ["LocalStack", "StackRecord", "running_stack", "stack_in_use", "up"]
+
+TEMPORAL_PORT, TEMPORAL_UI_PORT, DAGSTER_PORT = 7233, 8233, 3000
+
+
+class LocalStack:
+    """The processes of one home. They end with this process, however it ends.
+
+    Example:
+        with LocalStack(settings) as stack:
+            record = stack.start(dagster=True)
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.home = settings.home_path
+        self._lock: IO[str] | None = None
+        self._supervisor: Supervisor | None = None
+        self._transient = False
+        self._workers: list[SupervisedServer] = []
+
+    def start(
+        self, temporal: bool = True, worker: bool = True, dagster: bool = False, *, transient: bool = False
+    ) -> StackRecord:
+        """Start the stack and return its addresses; every server answers when this returns.
+
+        Args:
+            temporal: start a Temporal dev server; otherwise ``TEMPORAL_ADDRESS`` names one.
+            worker: start a worker and wait until it polls.
+            dagster: start Dagster's code location, webserver and daemon too.
+            transient: the stack ends with a command; `stop` waits for other commands that use it.
+
+        Raises:
+            ConflictError: a stack runs in this home already.
+            ServerProcessError: a server did not come up.
+        """
+        self.home.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        self._transient = transient
+        try:
+            return self._start(temporal, worker, dagster)
+        except BaseException:
+            self._release()
+            raise
+
+    def _start(self, temporal: bool, worker: bool, dagster: bool) -> StackRecord:
+        servers: list[SupervisedServer] = []
+        address, temporal_ui_url = os.environ.get("TEMPORAL_ADDRESS", ""), None
+        if temporal:
+            port, ui_port = free_port(TEMPORAL_PORT), free_port(TEMPORAL_UI_PORT)
+            address, temporal_ui_url = f"{LOOPBACK}:{port}", f"http://{LOOPBACK}:{ui_port}"
+            args = temporal_server_args(port=port, ui_port=ui_port, db_file=self.home / "temporal.db")
+            child = ChildProcess("Temporal", args, self._log_file("temporal"), grace_seconds=5)
+            servers.append(SupervisedServer(child, lambda: port_answers(port)))
+        environment = self._environment(address)
+        if worker:
+            child = ChildProcess(
+                "Worker",
+                [sys.executable, "-m", "temporal_bridge.worker"],
+                self._log_file("worker"),
+                env=environment,
+                grace_seconds=20,
+            )
+            queue = self.settings.task_queue
+            server = SupervisedServer(child, lambda: worker_polls(address, queue, child.pid))
+            servers.append(server)
+            self._workers.append(server)
+        dagster_url = None
+        if dagster:
+            more, dagster_url = self._dagster_servers(environment)
+            servers += more
+        self._supervisor = Supervisor(servers)
+        self._supervisor.start()
+        record = StackRecord(
+            pid=os.getpid(),
+            process_started=psutil.Process().create_time(),
+            home=self.home,
+            temporal_address=address,
+            temporal_ui_url=temporal_ui_url,
+            dagster_url=dagster_url,
+            worker=worker,
+            transient=self._transient,
+        )
+        write_record(self.settings, record)
+        return record
+
+    def stop(self) -> None:
+        """Stop everything; returns when all processes are gone. Safe to call twice."""
+        if self._lock is None:
+            return
+        if self._transient:
+            self._wait_for_users()
+        self._release()
+
+    def __enter__(self) -> LocalStack:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def failure(self) -> str | None:
+        """Why the stack gave up, if it did."""
+        return self._supervisor.failure if self._supervisor else None
+
+    @property
+    def worker_pid(self) -> int | None:
+        """Process id of the running worker; none while it is being started again."""
+        return next((s.child.pid for s in self._workers if s.child.running), None)
+
+    def _dagster_servers(self, environment: dict[str, str]) -> tuple[list[SupervisedServer], str]:
+        from orchestration.dagster_instance import prepare_dagster_home
+
+        dagster_home = prepare_dagster_home(self.settings)
+        environment = {**environment, "DAGSTER_HOME": str(dagster_home)}
+        code_port, web_port = free_port(), free_port(DAGSTER_PORT)
+        # Webserver and daemon share one code location, so that a new connector shows in both at once.
+        workspace = self.home / "workspace.yaml"
+        workspace.write_text(
+            "load_from:\n  - grpc_server:\n"
+            f"      host: {LOOPBACK}\n      port: {code_port}\n      location_name: headrace\n"
+        )
+        module = ["--module-name", "orchestration.definitions", "--location-name", "headrace"]
+        code = ["code-server", "start", "--host", LOOPBACK, "--port", str(code_port), *module]
+        web = ["-h", LOOPBACK, "-p", str(web_port), "-w", str(workspace)]
+
+        def child(name: str, log: str, program: str, args: list[str]) -> ChildProcess:
+            command = [sys.executable, "-m", program, *args]
+            return ChildProcess(name, command, self._log_file(log), env=environment, grace_seconds=10)
+
+        servers = [
+            SupervisedServer(
+                child("Dagster code location", "dagster-code", "dagster", code), lambda: port_answers(code_port), 120
+            ),
+            SupervisedServer(
+                child("Dagster webserver", "dagster-webserver", "dagster_webserver", web),
+                lambda: port_answers(web_port),
+                120,
+            ),
+            SupervisedServer(
+                child("Dagster daemon", "dagster-daemon", "dagster._daemon", ["run", "-w", str(workspace)]),
+                lambda: True,
+            ),
+        ]
+        return servers, f"http://{LOOPBACK}:{web_port}"
+
+    def _environment(self, temporal_address: str) -> dict[str, str]:
+        environment = {**os.environ, "HEADRACE_HOME": str(self.home), "PYTHONUNBUFFERED": "1"}
+        for name, value in self.settings.model_dump(exclude={"home"}, exclude_none=True).items():
+            text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            environment[f"HEADRACE_{name.upper()}"] = text
+        if temporal_address:
+            environment["TEMPORAL_ADDRESS"] = temporal_address
+            environment.setdefault("TEMPORAL_NAMESPACE", "default")
+        environment.setdefault("DO_NOT_TRACK", "1")
+        return environment
+
+    def _log_file(self, name: str) -> Path:
+        return self.home / "logs" / f"{name}.log"
+
+    def _take_lock(self) -> None:
+        lock = (self.home / "stack.lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise ConflictError(
+                "a stack runs in this home already.", where=str(self.home), remedy="See: headrace status"
+            ) from None
+        self._lock = lock
+
+    def _wait_for_users(self) -> None:
+        with _users_file(self.settings).open("a+") as users:
+            fcntl.flock(users, fcntl.LOCK_EX)  # their locks end with their processes
+            record_path(self.settings).unlink(missing_ok=True)
+
+    def _release(self) -> None:
+        record_path(self.settings).unlink(missing_ok=True)
+        if self._supervisor is not None:
+            self._supervisor.stop()
+        self._workers.clear()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+def _users_file(settings: Settings) -> Path:
+    return settings.home_path / "stack.users"
+
+
+def _lock_shared(users: IO[str]) -> bool:
+    try:
+        fcntl.flock(users, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:  # the stack is ending
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def stack_in_use(settings: Settings, wait_seconds: float = 90) -> Iterator[StackRecord]:
+    """Yield the stack of this home: the running one, or one started for the duration of the block.
+
+    A stack that another command started for itself stays up until this block ends too. Where ``TEMPORAL_ADDRESS`` is
+    set, that server and its workers are used and nothing is started.
+    """
+    external = os.environ.get("TEMPORAL_ADDRESS")
+    if external:
+        yield StackRecord(
+            pid=os.getpid(), process_started=0, home=settings.home_path, temporal_address=external, worker=True
+        )
+        return
+    settings.home_path.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        with _users_file(settings).open("a+") as users:
+            record = running_stack(settings) if _lock_shared(users) else None
+            if record is not None:
+                yield record
+                return
+        stack = LocalStack(settings)
+        try:
+            record = stack.start(transient=True)
+        except ConflictError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)  # another command is starting or stopping its own
+            continue
+        with stack:
+            yield record
+        return
+
+
+def up(settings: Settings) -> int:
+    """Run the whole stack until Ctrl-C or SIGTERM; print its one address. Returns the exit code."""
+    with _ended_by_signal(), LocalStack(settings) as stack:
+        record = stack.start(dagster=True)
+        print(record.ui_url, flush=True)
+        while not stack.failure:
+            time.sleep(0.5)
+        print(stack.failure, file=sys.stderr)
+        return 1
+    return 0
+
+
+@contextlib.contextmanager
+def _ended_by_signal() -> Iterator[None]:
+    """End the block in order at the first Ctrl-C, SIGTERM or SIGHUP; further ones do not cut the ending short."""
+    asked = False
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if not asked:
+            asked = True
+            raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not asked:
+            raise
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
