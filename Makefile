@@ -48,7 +48,7 @@ test-all: lint
 	$(PY) -m pytest -q -m "not live"
 
 bench: install
-	$(PY) -m bench.postgres_full
+	$(PY) -m bench.postgres_full $(BENCH)
 
 constraints:
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --generate-hashes \
