@@ -1,0 +1,127 @@
+"""The one-machine stack: one per home, restarted parts, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from assets.errors import ConflictError
+from assets.settings import Settings
+from orchestration.child_process import ChildProcess, ServerProcessError, port_answers
+from orchestration.local import LocalStack, running_stack, stack_in_use
+from orchestration.supervisor import SupervisedServer, Supervisor
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def port_of(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
+def test_a_second_stack_in_the_same_home_is_refused(settings: Settings) -> None:
+    with LocalStack(settings) as stack:
+        record = stack.start(worker=False)
+        with pytest.raises(ConflictError, match="headrace status"):
+            LocalStack(settings).start(worker=False)
+        assert running_stack(settings) == record
+        document = json.loads((settings.home_path / "stack.json").read_text())
+        assert document["temporal_address"] == record.temporal_address
+        assert document["ui_url"] == record.temporal_ui_url
+    assert running_stack(settings) is None
+    assert not port_answers(port_of(record.temporal_address))
+
+
+def test_two_homes_run_side_by_side(tmp_path: Path) -> None:
+    first, second = LocalStack(Settings(home=tmp_path / "a")), LocalStack(Settings(home=tmp_path / "b"))
+    with first, second:
+        assert first.start(worker=False).temporal_address != second.start(worker=False).temporal_address
+
+
+def test_a_killed_temporal_server_comes_back_at_its_address(settings: Settings) -> None:
+    with LocalStack(settings) as stack:
+        port = port_of(stack.start(worker=False).temporal_address)
+        (server,) = [p for p in psutil.Process().children() if "start-dev" in p.cmdline() and str(port) in p.cmdline()]
+        server.kill()
+        server.wait(10)
+        assert eventually(lambda: port_answers(port))
+
+
+def test_a_worker_polls_when_the_stack_is_up_and_comes_back_after_a_kill(settings: Settings) -> None:
+    with LocalStack(settings) as stack:
+        stack.start()
+        first = stack.worker_pid
+        assert first is not None
+        psutil.Process(first).kill()
+        assert eventually(lambda: stack.worker_pid not in (None, first))
+        assert stack.failure is None
+
+
+def test_a_killed_stack_leaves_no_process(settings: Settings) -> None:
+    program = textwrap.dedent(f"""
+        import time
+        from assets.settings import Settings
+        from orchestration.local import LocalStack
+        LocalStack(Settings(home={str(settings.home_path)!r})).start()
+        time.sleep(600)
+    """)
+    parent = subprocess.Popen([sys.executable, "-c", program])
+    try:
+        assert eventually(lambda: running_stack(settings) is not None, 60)
+        children = psutil.Process(parent.pid).children(recursive=True)
+        assert len(children) >= 2
+    finally:
+        parent.kill()
+        parent.wait()
+    _gone, alive = psutil.wait_procs(children, timeout=30)
+    assert alive == []
+    assert running_stack(settings) is None
+
+
+def test_a_command_that_shares_a_transient_stack_keeps_it_up(settings: Settings) -> None:
+    owner = LocalStack(settings)
+    port = port_of(owner.start(worker=False, transient=True).temporal_address)
+    with stack_in_use(settings) as shared:
+        assert port_of(shared.temporal_address) == port
+        ending = threading.Thread(target=owner.stop)
+        ending.start()
+        time.sleep(0.5)
+        assert port_answers(port)
+    ending.join(30)
+    assert not port_answers(port)
+
+
+def test_a_server_that_keeps_dying_ends_the_stack_with_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestration.supervisor._LONGEST_PAUSE_SECONDS", 0.01)
+    child = ChildProcess("Flaky", [sys.executable, "-S", "-c", "print('out of luck')"], tmp_path / "flaky.log")
+    supervisor = Supervisor([SupervisedServer(child, lambda: True)])
+    supervisor.start()
+    assert eventually(lambda: supervisor.failure is not None, 60)
+    assert "Flaky: died 20 times in ten minutes: out of luck" in (supervisor.failure or "")
+    supervisor.stop()
+
+
+def test_a_server_that_does_not_come_up_stops_the_others(tmp_path: Path) -> None:
+    sleeper = ChildProcess("Sleeper", [sys.executable, "-c", "import time; time.sleep(600)"], tmp_path / "s.log")
+    broken = ChildProcess("Broken", [sys.executable, "-c", "raise SystemExit('bad config')"], tmp_path / "b.log")
+    supervisor = Supervisor([SupervisedServer(sleeper, lambda: True), SupervisedServer(broken, lambda: False)])
+    with pytest.raises(ServerProcessError, match="bad config"):
+        supervisor.start()
+    assert not sleeper.running
