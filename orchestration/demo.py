@@ -1,0 +1,256 @@
+"""``make demo``: the main job on real input, its worker killed on the way, ending with the proof.
+
+Everything it writes is under ``.demo``; everything it starts is stopped at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from assets.errors import HeadraceError
+from assets.lakehouse.interface import Lakehouse, TableId, open_lakehouse
+from assets.settings import Settings
+from orchestration import demo_shop
+from orchestration.embedded_postgres import EmbeddedPostgres
+from orchestration.local import LocalStack
+
+if TYPE_CHECKING:
+    from assets.sync import TableResult
+    from orchestration.headrace import Headrace
+
+CONNECTOR = "shop"
+DATABASE = "shop"
+RUN_DEADLINE_SECONDS = 300.0
+_MARKER = "made-by-make-demo"
+
+
+class DemoFailure(HeadraceError):
+    """The demo could not show what it promises."""
+
+
+@contextmanager
+def _step(console: Console, text: str) -> Iterator[None]:
+    started = time.monotonic()
+    with console.status(f"[bold]{text}"):
+        yield
+    console.print(f"[green]✓[/] {text} [dim]{time.monotonic() - started:.1f} s")
+
+
+def _bar(console: Console, unit: str) -> Progress:
+    return Progress(
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=32),
+        MofNCompleteColumn(),
+        TextColumn(f"[dim]{unit}"),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+def _fresh_home(home: Path) -> None:
+    if home.exists():
+        if any(home.iterdir()) and not (home / _MARKER).exists():
+            raise DemoFailure("holds files that no demo made.", where=str(home), remedy="Give another --home.")
+        shutil.rmtree(home)
+    home.mkdir(parents=True)
+    (home / _MARKER).touch()
+
+
+def _load(server: EmbeddedPostgres, console: Console) -> None:
+    server.create_database(DATABASE)
+    with server.connect(DATABASE) as connection, _bar(console, "rows") as bar:
+        task = bar.add_task("Load the web shop", total=sum(demo_shop.TABLES.values()))
+        demo_shop.load_shop(connection, lambda _table, rows: bar.advance(task, rows))
+
+
+def _tables() -> list[str]:
+    return [f"public.{name}" for name in demo_shop.TABLES]
+
+
+def _versions(lakehouse: Lakehouse, layer: Any) -> dict[str, int]:
+    """Delta version of every table; -1 where it is not there yet."""
+    states = {t: lakehouse.state(TableId(layer=layer, connector=CONNECTOR, table=t)) for t in _tables()}
+    return {table: state.version if state else -1 for table, state in states.items()}
+
+
+class _InBackground(threading.Thread):
+    """Runs one blocking call; `result()` returns its value or raises its error."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        super().__init__(daemon=True)
+        self._call = call
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._value = self._call()
+        except BaseException as error:
+            self._error = error
+
+    def result(self) -> Any:
+        self.join()
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+def _first_sync(dagster_url: str, lakehouse: Lakehouse, console: Console) -> str:
+    """Materialize every asset of the connector through Dagster; returns the run id."""
+    from orchestration.demo_dagster_run import launch_assets, wait_for_run
+
+    with _bar(console, "tables") as bar:
+        task = bar.add_task("First sync, full, through Dagster", total=len(demo_shop.TABLES))
+        run_id = launch_assets(dagster_url, CONNECTOR, RUN_DEADLINE_SECONDS)
+        waiting = _InBackground(lambda: wait_for_run(dagster_url, run_id, RUN_DEADLINE_SECONDS))
+        while waiting.is_alive():
+            bar.update(task, completed=sum(version >= 0 for version in _versions(lakehouse, "silver").values()))
+            waiting.join(0.3)
+        waiting.result()
+        bar.update(task, completed=len(demo_shop.TABLES))
+    return run_id
+
+
+def _second_sync(headrace: Headrace, stack: LocalStack, lakehouse: Lakehouse, console: Console) -> list[TableResult]:
+    """Sync what changed, deletes included, and SIGKILL the worker as soon as the first Bronze commit is seen."""
+    before = {layer: _versions(lakehouse, layer) for layer in ("bronze", "silver")}
+    with _bar(console, "tables") as bar:
+        task = bar.add_task("Second sync, incremental", total=len(demo_shop.TABLES))
+        syncing = _InBackground(lambda: headrace.sync(CONNECTOR, mode="incremental", deletes="keys"))
+        killed = None
+        while syncing.is_alive():
+            if killed is None and _versions(lakehouse, "bronze") != before["bronze"]:
+                killed = stack.worker_pid
+                if killed is None:
+                    raise DemoFailure("no worker to kill.")
+                os.kill(killed, signal.SIGKILL)
+                bar.console.print(f"[bold red]✗ kill -9 {killed}[/] the worker, in the middle of the second sync")
+            if killed is not None and stack.worker_pid not in (None, killed):
+                bar.console.print(f"[green]✓[/] worker is back as {stack.worker_pid}; the work goes on where it was")
+                killed = 0
+            now = _versions(lakehouse, "silver")
+            bar.update(task, completed=sum(now[table] > version for table, version in before["silver"].items()))
+            syncing.join(0.02)
+        results = syncing.result()
+        if killed is None:
+            raise DemoFailure("the second sync ended before the worker could be killed.", remedy="Run it again.")
+        bar.update(task, completed=len(demo_shop.TABLES))
+    return list(results)
+
+
+def _prove(headrace: Headrace, lakehouse: Lakehouse, results: list[TableResult], home: Path, console: Console) -> bool:
+    """Compare every table by value and print the result; returns whether all are equal."""
+    from orchestration.demo_proof import bronze_equals_silver
+
+    by_table = {result.table: result for result in results}
+    shown = Table(title="Source = Bronze = Silver, every value of every row", title_style="bold")
+    for heading in (
+        "table",
+        "mode",
+        "read",
+        "deleted",
+        "source rows",
+        "silver rows",
+        "source = silver",
+        "silver = bronze",
+    ):
+        shown.add_column(heading, justify="left" if heading in ("table", "mode") else "right")
+    shown.add_column("watermark", style="dim")
+    good = True
+    with _bar(console, "tables") as bar:
+        task = bar.add_task("Compare all values", total=len(by_table))
+        for table in _tables():
+            result = by_table.get(table)
+            (proof,) = headrace.verify(CONNECTOR, [table], level="values")
+            if result is None or result.status != "succeeded":
+                good = False
+                shown.add_row(table, "[red]failed", *[""] * 6, (result.error or "") if result else "no result")
+                continue
+            bronze = bronze_equals_silver(lakehouse, CONNECTOR, table, result.key, home / "scratch")
+            good = good and bool(proof.equal) and bronze and result.equal is not False
+            shown.add_row(
+                table,
+                result.mode or "",
+                f"{result.rows_read:,}",
+                f"{result.rows_deleted:,}",
+                f"{proof.source_rows or 0:,}",
+                f"{proof.silver_rows or 0:,}",
+                _verdict(bool(proof.equal)),
+                _verdict(bronze),
+                result.watermark_after or "",
+            )
+            bar.advance(task)
+    console.print(shown)
+    return good
+
+
+def _verdict(equal: bool) -> str:
+    return "[green]equal[/]" if equal else "[bold red]DIFFERENT[/]"
+
+
+def run(home: Path, console: Console) -> int:
+    """Run the demo; returns the exit code: 0 only if every table is equal."""
+    started = time.monotonic()
+    _fresh_home(home)
+    # A short heartbeat, so that the killed worker's work is taken up again in seconds.
+    settings = Settings(home=home, heartbeat_timeout_seconds=4, heartbeat_throttle_seconds=0.5)
+    os.environ["HEADRACE_HOME"] = str(home)
+    from orchestration.headrace import Headrace
+
+    with EmbeddedPostgres(home / "postgres") as server, LocalStack(settings) as stack:
+        console.print(f"[green]✓[/] PostgreSQL on {server.host}:{server.port}")
+        _load(server, console)
+        headrace = Headrace(home=home)
+        headrace.connectors.add(CONNECTOR, type="postgres", config=server.config(DATABASE))
+        with _step(console, "Temporal, worker and Dagster are up"):
+            record = stack.start(dagster=True)
+        assert record.dagster_url is not None
+        lakehouse = open_lakehouse(settings)
+        with server.connect(DATABASE) as late, server.connect(DATABASE) as connection:
+            demo_shop.begin_late_transaction(late)
+            _first_sync(record.dagster_url, lakehouse, console)
+            late.commit()
+            demo_shop.change_shop(connection)
+            console.print("[green]✓[/] Source changed: inserts, updates, deletes, a new primary key, a late commit")
+        results = _second_sync(headrace, stack, lakehouse, console)
+        good = _prove(headrace, lakehouse, results, home, console)
+    seconds = time.monotonic() - started
+    if not good:
+        console.print(f"[bold red]Not equal.[/] Logs: {home / 'logs'}")
+        return 1
+    console.print(f"[bold green]All tables equal[/] after a killed worker, in {seconds:.0f} s. Everything is stopped.")
+    console.print(f"Look around: [bold]HEADRACE_HOME={home} make up[/], tables: {home / 'lakehouse'}")
+    return 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The main job on real input, its worker killed on the way.")
+    parser.add_argument("--home", type=Path, default=Path(".demo"), help="folder for everything the demo writes")
+    home = parser.parse_args().home.expanduser().resolve()
+    console = Console()
+    try:
+        code = run(home, console)
+    except HeadraceError as error:
+        console.print(f"[bold red]{error.text}", markup=False)
+        code = 1
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
