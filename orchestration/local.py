@@ -77,11 +77,11 @@ class LocalStack:
             args = temporal_server_args(port=port, ui_port=ui_port, db_file=self.home / "temporal.db")
             child = ChildProcess("Temporal", args, self._log_file("temporal"), grace_seconds=5)
             servers.append(SupervisedServer(child, lambda: port_answers(port)))
-        environment = self._environment(address)
+        environment = self._environment(address, embedded=temporal)
         if worker:
             child = ChildProcess(
                 "Worker",
-                [sys.executable, "-m", "temporal_bridge.worker"],
+                [sys.executable, "-m", "temporal_bridge.worker", "--grace-seconds", "10"],
                 self._log_file("worker"),
                 env=environment,
                 grace_seconds=20,
@@ -169,14 +169,15 @@ class LocalStack:
         ]
         return servers, f"http://{LOOPBACK}:{web_port}"
 
-    def _environment(self, temporal_address: str) -> dict[str, str]:
+    def _environment(self, temporal_address: str, embedded: bool) -> dict[str, str]:
         environment = {**os.environ, "HEADRACE_HOME": str(self.home), "PYTHONUNBUFFERED": "1"}
         for name, value in self.settings.model_dump(exclude={"home"}, exclude_none=True).items():
             text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
             environment[f"HEADRACE_{name.upper()}"] = text
-        if temporal_address:
-            environment["TEMPORAL_ADDRESS"] = temporal_address
-            environment.setdefault("TEMPORAL_NAMESPACE", "default")
+        if embedded:
+            # Names meant for a server elsewhere (TLS, API key, profile) must not reach the one on loopback.
+            environment = {k: v for k, v in environment.items() if not k.startswith("TEMPORAL_")}
+            environment |= {"TEMPORAL_ADDRESS": temporal_address, "TEMPORAL_NAMESPACE": "default"}
         environment.setdefault("DO_NOT_TRACK", "1")
         return environment
 
