@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 CONNECTOR = "shop"
 DATABASE = "shop"
 RUN_DEADLINE_SECONDS = 300.0
-_MARKER = "made-by-make-demo"
 
 
 class DemoFailure(HeadraceError):
@@ -64,11 +63,11 @@ def _bar(console: Console, unit: str) -> Progress:
 
 def _fresh_home(home: Path) -> None:
     if home.exists():
-        if any(home.iterdir()) and not (home / _MARKER).exists():
+        if any(home.iterdir()) and not (home / demo_shop.DEMO_MARKER).exists():
             raise DemoFailure("holds files that no demo made.", where=str(home), remedy="Give another --home.")
         shutil.rmtree(home)
     home.mkdir(parents=True)
-    (home / _MARKER).touch()
+    (home / demo_shop.DEMO_MARKER).touch()
 
 
 def _load(server: EmbeddedPostgres, console: Console) -> None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import psycopg
 
+DEMO_MARKER = "made-by-make-demo"
+"""File in a home that `make demo` made."""
 SEED = 20_260_101
 START = datetime(2025, 1, 1, tzinfo=UTC)
 CUSTOMERS, PRODUCTS, ORDERS, EVENTS, SESSIONS, MESSAGES = 12_000, 1_500, 40_000, 30_000, 3_000, 15_000
