@@ -76,7 +76,9 @@ class Lakehouse(ABC):
         """The table's current Arrow schema."""
 
     @abstractmethod
-    def part_writer(self, connector: str, table: str, run_group: str, attempt: int, stream: str, schema: pa.Schema) -> PartWriter:
+    def part_writer(
+        self, connector: str, table: str, run_group: str, attempt: int, stream: str, schema: pa.Schema
+    ) -> PartWriter:
         """Write to ``staging/<connector>/<table>/<run_group>/<stream>-a<attempt>/part-<n>.parquet``."""
 
     @abstractmethod

@@ -28,6 +28,10 @@ class ConnectorConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class CarefulReadNeeded(Exception):
+    """Raised by ``batches()``: a value needs the careful reader. Discard what was read and use ``careful_batches()``."""
+
+
 class TableRead(ABC):
     """One table being read in one consistent snapshot. Batches carry the contract's types and source column names."""
 
@@ -46,6 +50,14 @@ class TableRead(ABC):
     @abstractmethod
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the window's rows in bounded memory, each row once. May be called once."""
+
+    @abstractmethod
+    def careful_batches(self) -> Iterator[pa.RecordBatch]:
+        """The same rows in the same snapshot, through the reader that handles every value."""
+
+    @abstractmethod
+    def needs_care(self) -> bool:
+        """Ask the source whether ``batches()`` would raise ``CarefulReadNeeded``; may cost a scan."""
 
     @abstractmethod
     def keys(self) -> Iterator[pa.RecordBatch]:
@@ -98,7 +110,9 @@ class Connector(ABC):
         """
 
     @abstractmethod
-    def open_verify(self, table: SourceTable, columns: Sequence[str] | None = None) -> AbstractContextManager[TableRead]:
+    def open_verify(
+        self, table: SourceTable, columns: Sequence[str] | None = None
+    ) -> AbstractContextManager[TableRead]:
         """Open one snapshot for a comparison, through a reader independent of the fast one (text), all rows.
 
         ``columns`` limits the columns (key columns for a key comparison).

@@ -1,0 +1,90 @@
+"""Which rows of a table's files hold given keys: DuckDB reads only the key columns, with bounded memory."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from assets.errors import LakehouseError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+class TouchedKeys:
+    """The keys of one change set: upserted or deleted. Keys compare NULL-safe."""
+
+    def __init__(self, key: Sequence[str], schema: pa.Schema, *, memory_limit: str, scratch: Path) -> None:
+        import duckdb
+        import pyarrow as pa
+
+        scratch.mkdir(parents=True, exist_ok=True)
+        self._folder = tempfile.TemporaryDirectory(prefix="merge-", dir=scratch)
+        self._db = duckdb.connect(
+            str(Path(self._folder.name) / "keys.duckdb"),
+            config={"memory_limit": memory_limit, "threads": 2, "temp_directory": self._folder.name},
+        )
+        self._db.execute("SET TimeZone = 'UTC'")
+        self._key = list(key)
+        self._schema = pa.schema([schema.field(name) for name in key])
+        columns = ", ".join(f"{_quoted(name)} AS k{i}" for i, name in enumerate(key))
+        self._select = f"SELECT {columns}, ?::BOOLEAN AS gone FROM incoming"
+        self._db.register("incoming", self._schema.empty_table())
+        self._db.execute(f"CREATE TABLE touched AS {self._select}", [False])
+        self.count = 0
+
+    def __enter__(self) -> TouchedKeys:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._db.close()
+        self._folder.cleanup()
+
+    def add(self, batch: pa.RecordBatch, *, gone: bool) -> None:
+        import pyarrow as pa
+
+        self._db.register("incoming", pa.Table.from_batches([batch.select(self._key)]).cast(self._schema))
+        self._db.execute(f"INSERT INTO touched {self._select}", [gone])
+        self.count += batch.num_rows
+
+    def require_unique(self, where: str) -> None:
+        """Raises LakehouseError naming a few keys that occur twice among the upserts."""
+        keys = ", ".join(f"k{i}" for i in range(len(self._key)))
+        twice = self._db.execute(
+            f"SELECT {keys} FROM touched WHERE NOT gone GROUP BY ALL HAVING count(*) > 1 LIMIT 3"
+        ).fetchall()
+        if twice:
+            raise LakehouseError(
+                f"the key ({', '.join(self._key)}) is not unique in the source, for example {twice}",
+                where=where,
+                remedy="Name columns that identify a row with --key, or sync with --mode full.",
+            )
+
+    def rows_in(self, files: Sequence[Path]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """For each file that holds a touched key: row numbers, and whether each is a delete."""
+        if not files or not self.count:
+            return {}
+        same = " AND ".join(f"f.{_quoted(name)} IS NOT DISTINCT FROM t.k{i}" for i, name in enumerate(self._key))
+        table = self._db.execute(
+            "SELECT f.filename, f.file_row_number AS row, bool_and(t.gone) AS gone "
+            "FROM read_parquet(?, filename = true, file_row_number = true, union_by_name = true) f "
+            f"JOIN touched t ON {same} GROUP BY ALL ORDER BY 1, 2",
+            [[str(path) for path in files]],
+        ).to_arrow_table()
+        found: dict[str, tuple[Any, Any]] = {}
+        names = table["filename"].combine_chunks().dictionary_encode()
+        rows, gone, codes = table["row"].to_numpy(), table["gone"].to_numpy(), names.indices.to_numpy()
+        for code, name in enumerate(names.dictionary.to_pylist()):
+            mask = codes == code
+            found[name] = (rows[mask], gone[mask])
+        return found

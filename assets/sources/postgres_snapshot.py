@@ -1,0 +1,169 @@
+"""PostgreSQL snapshots as watermarks: which row versions an earlier snapshot could not see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from psycopg import sql
+
+from assets.errors import WatermarkError
+from assets.sync import SourceTable, Watermark
+
+if TYPE_CHECKING:
+    import psycopg
+
+TRIES = 5
+MOST_TRANSACTIONS = 5_000
+WRAPAROUND = 2**31 - 10_000_000
+
+_LOCKS = """
+SELECT pg_snapshot_xmax(pg_current_snapshot())::text,
+       coalesce((SELECT jsonb_object_agg(v, x) FROM (
+           SELECT virtualtransaction AS v, jsonb_agg(transactionid::text::bigint) AS x FROM pg_locks
+           WHERE locktype = 'transactionid' AND mode = 'ExclusiveLock' AND granted GROUP BY 1) g), '{}')
+"""
+_SNAPSHOT = """
+SELECT pg_snapshot_xmax(s)::text,
+       ARRAY(SELECT (x::text::numeric % 4294967296)::bigint FROM pg_snapshot_xip(s) x),
+       (SELECT oid::bigint FROM pg_database WHERE datname = current_database()),
+       pg_is_in_recovery(),
+       CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - '0/0'::pg_lsn,
+       EXISTS (SELECT 1 FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+               WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND l.pid <> pg_backend_pid()
+                 AND (a.datname = current_database() OR a.pid IS NULL)
+                 AND coalesce(a.backend_type, 'client backend') IN ('client backend', 'background worker'))
+       OR EXISTS (SELECT 1 FROM pg_prepared_xacts WHERE database = current_database())
+FROM pg_current_snapshot() s
+"""
+_SYSTEM = "SELECT system_identifier::text FROM pg_control_system()"
+
+
+@dataclass(frozen=True)
+class SnapshotPosition:
+    """A snapshot as a position: what it could not see is new to it."""
+
+    system: str | None
+    database: int
+    xmax: str
+    in_flight: tuple[int, ...]
+    others: bool
+    lsn: int
+
+    def stored(self, table: int) -> dict[str, Any]:
+        return {
+            "system": self.system,
+            "database": self.database,
+            "table": table,
+            "xmax": self.xmax,
+            "in_flight": list(self.in_flight),
+            "others": self.others,
+            "lsn": self.lsn,
+        }
+
+
+def open_snapshot(connection: psycopg.Connection[Any]) -> SnapshotPosition:
+    """Begin a read-only transaction with one snapshot, and say what it cannot see.
+
+    ``pg_current_snapshot()`` leaves subtransactions out; their locks do not, so the locks are read just before the
+    snapshot. If a transaction id was given out in between, it is done again; after some tries the few ids in between count
+    as in flight, which can at worst read a row twice.
+    """
+    system = system_identifier(connection)
+    for number in range(TRIES):
+        before, groups = _one(connection, _LOCKS)
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        xmax, xip, database, standby, lsn, others = _one(connection, _SNAPSHOT)
+        if before == xmax or number == TRIES - 1:
+            break
+        connection.execute("ROLLBACK")
+    in_flight = {int(xid) for xid in xip}
+    for members in groups.values():
+        # locks are grouped by transaction; a subtransaction's id is always above its parent's
+        if in_flight & set(members):
+            in_flight |= set(members)
+    in_flight |= {xid % 2**32 for xid in range(int(before), min(int(xmax), int(before) + MOST_TRANSACTIONS))}
+    if len(in_flight) > MOST_TRANSACTIONS:
+        raise WatermarkError(
+            f"{len(in_flight)} transactions and savepoints are in flight at the source",
+            remedy="Sync again when they have ended.",
+            retryable=True,
+        )
+    return SnapshotPosition(system, database, xmax, tuple(sorted(in_flight)), bool(others or xip or standby), int(lsn))
+
+
+def system_identifier(connection: psycopg.Connection[Any]) -> str | None:
+    """The cluster's identifier, or None where this role may not read it."""
+    (permitted,) = _one(connection, "SELECT has_function_privilege('pg_control_system()', 'EXECUTE')")
+    return _one(connection, _SYSTEM)[0] if permitted else None
+
+
+def _one(connection: psycopg.Connection[Any], query: Any, values: Any = None) -> Any:
+    row = connection.execute(query, values).fetchone()
+    assert row is not None
+    return row
+
+
+def new_rows(
+    connection: psycopg.Connection[Any], connector: str, table: SourceTable, table_oid: int, previous: Watermark
+) -> sql.Composable:
+    """The condition that picks the row versions ``previous`` could not see.
+
+    Raises:
+        WatermarkError: ``previous`` belongs to another cluster, database or table, or is too old to compare with.
+    """
+    where = f"{connector}/{table.name}"
+    remedy = f"Run: headrace sync {connector} {table.name} --mode full"
+    position = previous.position
+    system = system_identifier(connection)
+    (database,) = _one(connection, "SELECT oid::bigint FROM pg_database WHERE datname = current_database()")
+    if position.get("system") != system or position.get("database") != database:
+        raise WatermarkError("the watermark belongs to another server or database", where=where, remedy=remedy)
+    if position.get("table") != table_oid:
+        raise WatermarkError("the table was dropped and created again since the last sync", where=where, remedy=remedy)
+    xmax = str(int(position["xmax"]) % 2**32)
+    (age,) = _one(connection, "SELECT age(%s::text::xid)", [xmax])
+    if not 0 <= age <= WRAPAROUND:
+        raise WatermarkError("the last sync lies too many transactions back", where=where, remedy=remedy)
+    # both ages in one statement: each transaction counts ages from its own start
+    new = sql.SQL("age(xmin) <= age({}::xid)").format(sql.Literal(xmax))
+    if position["in_flight"]:
+        ids = sql.SQL(", ").join(sql.Literal(str(xid)) for xid in position["in_flight"])
+        new = sql.SQL("({} OR xmin::text IN ({}))").format(new, ids)
+    if position["others"] or position["in_flight"] or previous.value is None or previous.cursor is None:
+        return new
+    cursor = sql.Identifier(previous.cursor)
+    low = sql.SQL("{}::{}").format(sql.Literal(previous.value), sql.SQL(_cursor_type(previous)))
+    # ">=" and not ">": a later row may carry the very same value; what was seen is left out by its version
+    return sql.SQL("({cursor} >= {low} OR {cursor} IS NULL) AND {new}").format(cursor=cursor, low=low, new=new)
+
+
+CURSOR_TYPES = {
+    "timestamp[us]": "timestamp",
+    "timestamp[us, tz=UTC]": "timestamptz",
+    "date32[day]": "date",
+    "int16": "bigint",
+    "int32": "bigint",
+    "int64": "bigint",
+}
+
+
+def _cursor_type(watermark: Watermark) -> str:
+    kind = watermark.cursor_type or ""
+    return "numeric" if kind.startswith("decimal") else CURSOR_TYPES[kind]
+
+
+def source_clock(kind: str) -> sql.Composable | None:
+    """The source's clock as a value of the cursor's type; None for cursors that are no time.
+
+    A naive time is compared with the earlier of UTC and the server's own zone: too low a bound only reads again.
+    """
+    local = sql.SQL(
+        "least(clock_timestamp() AT TIME ZONE 'UTC', clock_timestamp() AT TIME ZONE "
+        "(SELECT reset_val FROM pg_settings WHERE name = 'TimeZone'))"
+    )
+    return {
+        "timestamp[us, tz=UTC]": sql.SQL("clock_timestamp()"),
+        "timestamp[us]": local,
+        "date32[day]": sql.SQL("({})::date").format(local),
+    }.get(kind)

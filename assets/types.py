@@ -1,0 +1,150 @@
+"""The type contract: what each source type becomes, and why. ``docs/types.md`` is made from the tables here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Rule = Literal["typed", "text", "padded", "integer", "money"]
+"""How a column is selected: as it is, as text, as text with its blanks, as int8, as a decimal."""
+
+_DECIMAL = re.compile(r"decimal128\((\d+), (\d+)\)\Z")
+
+
+@lru_cache(maxsize=512)
+def arrow_type(text: str) -> pa.DataType:
+    """Parse a contract type: ``int64``, ``decimal128(12, 2)``, ``timestamp[us]``, ``timestamp[us, tz=UTC]``, ...
+
+    Raises:
+        ValueError: the text names no type of the contract.
+    """
+    import pyarrow as pa
+
+    if match := _DECIMAL.match(text):
+        return pa.decimal128(int(match[1]), int(match[2]))
+    known = {
+        "bool": pa.bool_(),
+        "int16": pa.int16(),
+        "int32": pa.int32(),
+        "int64": pa.int64(),
+        "float": pa.float32(),
+        "double": pa.float64(),
+        "string": pa.string(),
+        "binary": pa.binary(),
+        "date32[day]": pa.date32(),
+        "timestamp[us]": pa.timestamp("us"),
+        "timestamp[us, tz=UTC]": pa.timestamp("us", tz="UTC"),
+    }
+    if text not in known:
+        raise ValueError(f"no type of the contract: {text}")
+    return known[text]
+
+
+@dataclass(frozen=True)
+class TypeRule:
+    """One row of the contract."""
+
+    source: str
+    becomes: str
+    why: str
+    rule: Rule = "typed"
+
+
+UNFIT = "NULL in the column, the exact text in `_headrace_unfit`"
+
+POSTGRES: tuple[TypeRule, ...] = (
+    TypeRule("bool", "bool", "the same"),
+    TypeRule("int2", "int16", "the same"),
+    TypeRule("int4", "int32", "the same"),
+    TypeRule("int8", "int64", "the same"),
+    TypeRule("oid", "int64", "unsigned 32 bits fit", "integer"),
+    TypeRule("float4", "float", "the same bits; NaN and infinities stay"),
+    TypeRule("float8", "double", "the same bits; NaN and infinities stay"),
+    TypeRule("numeric", "decimal128(p, s)", f"declared with p <= 38 and 0 <= s <= p; NaN: {UNFIT}"),
+    TypeRule(
+        "money", "decimal128(19, s)", "int64 cents; s is the server's lc_monetary, the symbol is not kept", "money"
+    ),
+    TypeRule("date", "date32[day]", f"years 1 to 9999; infinity, BC and later years: {UNFIT}"),
+    TypeRule("timestamp", "timestamp[us]", f"without zone; years 1 to 9999; infinity, BC and later years: {UNFIT}"),
+    TypeRule("timestamptz", "timestamp[us, tz=UTC]", f"years 1 to 9999; infinity, BC and later years: {UNFIT}"),
+    TypeRule("bytea", "binary", "the same bytes"),
+    TypeRule("text", "string", "the same"),
+    TypeRule("varchar", "string", "the same"),
+    TypeRule("bpchar", "string", "its padding blanks are kept", "padded"),
+    TypeRule("uuid", "string", "lower case with hyphens", "text"),
+)
+POSTGRES_TEXT = (
+    (
+        "numeric without precision, with more than 38 digits, or with a scale below 0 or above the precision",
+        "Delta holds 38 digits",
+    ),
+    ("time, timetz", "Delta has no time type; 24:00 and offsets stay"),
+    ("interval", "months, days and seconds do not convert into each other"),
+    ("json, jsonb", "numbers of any size and json's own spelling stay"),
+    ('enum, name, "char", citext', "text already"),
+    ("arrays", "bounds, dimensions and NULLs stay; PostgreSQL does not declare dimensions"),
+    ("composite types, ranges, multiranges", "Delta has no such type"),
+    ("bit, varbit", "leading zeros stay"),
+    ("inet, cidr, macaddr, macaddr8", "masks stay"),
+    (
+        "xml, tsvector, tsquery, jsonpath, pg_lsn, xid, geometric types, hstore, every type of an extension",
+        "as PostgreSQL prints them",
+    ),
+)
+_BY_NAME = {rule.source: rule for rule in POSTGRES}
+
+
+def postgres_contract(
+    type_name: str, modifier: int, *, built_in: bool = True, money_scale: int | None = 2
+) -> tuple[str, Rule]:
+    """What a PostgreSQL type becomes: the contract type as text, and how it is selected.
+
+    Args:
+        type_name: ``pg_type.typname`` of the base type (domains resolved).
+        modifier: ``atttypmod``, -1 for none.
+        built_in: whether the type lives in ``pg_catalog``; a user's type of the same name is text.
+        money_scale: fractional digits of the server's ``lc_monetary``; None where they are unknown.
+    """
+    rule = _BY_NAME.get(type_name) if built_in else None
+    if rule is None:
+        return "string", "text"
+    if type_name == "numeric":
+        precision, scale = (modifier - 4) >> 16, (modifier - 4) & 0x7FF
+        scale = scale - 2048 if scale > 1023 else scale  # an 11-bit signed number since PostgreSQL 15
+        if modifier < 4 or precision > 38 or not 0 <= scale <= precision:
+            return "string", "text"
+        return f"decimal128({precision}, {scale})", "typed"
+    if type_name == "money":
+        return ("string", "text") if money_scale is None else (f"decimal128(19, {money_scale})", "money")
+    return rule.becomes, rule.rule
+
+
+def types_page() -> str:
+    """The text of ``docs/types.md``."""
+    lines = [
+        "# Types",
+        "",
+        "What each source type becomes in Bronze and Silver. A value is never changed in silence: it keeps its type,",
+        "becomes exact text, or (where one value does not fit its column's type) becomes NULL there and stands, as the",
+        "source prints it, in the row's `_headrace_unfit` column: a JSON object of text by column name. Each run reports",
+        "how many it met.",
+        "",
+        "Text is printed with `TimeZone = UTC`, `DateStyle = ISO`, `IntervalStyle = postgres`,",
+        "`extra_float_digits = 1`.",
+        "",
+        "## PostgreSQL",
+        "",
+        "| type | becomes | why |",
+        "|---|---|---|",
+        *(f"| `{rule.source}` | {rule.becomes} | {rule.why} |" for rule in POSTGRES),
+        *(f"| {names} | string | {why} |" for names, why in POSTGRES_TEXT),
+        "| a domain | what its base type becomes | its checks are the source's concern |",
+        "| a generated column | what its type becomes | read like any other |",
+        "",
+    ]
+    return "\n".join(lines)
