@@ -1,0 +1,1 @@
+"""What workflows call: blocking work with retries, heartbeats and classified errors."""

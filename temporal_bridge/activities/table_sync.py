@@ -1,0 +1,149 @@
+"""The six steps of a table sync as Temporal activities: thin, blocking, each effect once."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from temporalio import activity
+from temporalio.exceptions import CancelledError
+
+from assets.settings import Settings
+from assets.sync import CommitInfo, TableResult, TableSync, WindowPlan
+from temporal_bridge.activities.error_classification import classify, scrub
+from temporal_bridge.activities.progress_heartbeat import ProgressHeartbeat
+from temporal_bridge.payload_size import refuse_large_payload
+from temporal_bridge.workflows.step_inputs import (
+    CommitInput,
+    ExtractInput,
+    FailInput,
+    RecordInput,
+    SkipInput,
+    SyncTimeouts,
+    VerifyInput,
+)
+
+logger = logging.getLogger(__name__)
+Step = TypeVar("Step", bound=Callable[..., Any])
+Progress = Callable[[int, int], None]
+
+
+class Steps(Protocol):
+    """What the activities need; ``assets.steps.SyncSteps`` is it."""
+
+    def open_window(self, work: TableSync, workflow_id: str | None = None) -> WindowPlan: ...
+    def extract(self, work: TableSync, plan: WindowPlan, attempt: int, progress: Progress) -> str: ...
+    def commit_bronze(self, work: TableSync, manifest_uri: str) -> CommitInfo: ...
+    def merge_silver(self, work: TableSync, manifest_uri: str, progress: Progress | None = None) -> CommitInfo: ...
+    def verify(
+        self,
+        work: TableSync,
+        manifest_uri: str,
+        bronze: CommitInfo,
+        silver: CommitInfo,
+        progress: Progress | None = None,
+    ) -> TableResult: ...
+    def record(self, work: TableSync, result: TableResult) -> TableResult: ...
+    def fail(self, work: TableSync, error_type: str, error: str) -> TableResult: ...
+    def skip(self, work: TableSync, plan: WindowPlan) -> TableResult: ...
+
+
+def _classified(step: Step) -> Step:
+    """Classify errors once, and refuse a result that no payload holds."""
+
+    @functools.wraps(step)
+    def call(*args: Any) -> Any:
+        try:
+            result = step(*args)
+            refuse_large_payload(result, f"the result of {step.__name__}")
+            return result
+        except CancelledError:
+            raise
+        except Exception as error:
+            failure = classify(error)
+            logger.warning(
+                "%s failed in attempt %d: %s", step.__name__, activity.info().attempt, scrub(failure.message)
+            )
+            # `from None`: a cause's text would stand in the history unscrubbed.
+            raise failure from None
+
+    return call  # type: ignore[return-value]
+
+
+class TableSyncActivities:
+    """The activities of one worker, bound to one installation's steps."""
+
+    def __init__(self, steps: Steps, settings: Settings) -> None:
+        self._steps = steps
+        self._settings = settings
+
+    @property
+    def activities(self) -> Sequence[Callable[..., Any]]:
+        """Everything to register at the worker."""
+        return [
+            self.sync_timeouts,
+            self.open_window,
+            self.extract,
+            self.commit_bronze,
+            self.merge_silver,
+            self.verify,
+            self.record,
+            self.fail,
+            self.skip,
+        ]
+
+    @activity.defn(name="sync_timeouts")
+    async def sync_timeouts(self) -> SyncTimeouts:
+        """Local activity on the event loop: answers even when all threads are busy."""
+        return SyncTimeouts(heartbeat_seconds=self._settings.heartbeat_timeout_seconds)
+
+    @activity.defn(name="open_window")
+    @_classified
+    def open_window(self, work: TableSync) -> WindowPlan:
+        with ProgressHeartbeat("open_window"):
+            return self._steps.open_window(work, activity.info().workflow_id)
+
+    @activity.defn(name="extract")
+    @_classified
+    def extract(self, extract: ExtractInput) -> str:
+        """Cancel arrives as an exception between two batches; the steps abort their open file and pass it on."""
+        with ProgressHeartbeat("extract", self._settings.read_silence_seconds) as progress:
+            return self._steps.extract(extract.work, extract.plan, activity.info().attempt, progress)
+
+    @activity.defn(name="commit_bronze")
+    @_classified
+    def commit_bronze(self, commit: CommitInput) -> CommitInfo:
+        with ProgressHeartbeat("commit_bronze"), activity.shield_thread_cancel_exception():
+            return self._steps.commit_bronze(commit.work, commit.manifest_uri)
+
+    @activity.defn(name="merge_silver")
+    @_classified
+    def merge_silver(self, commit: CommitInput) -> CommitInfo:
+        with ProgressHeartbeat("merge_silver") as progress, activity.shield_thread_cancel_exception():
+            return self._steps.merge_silver(commit.work, commit.manifest_uri, progress)
+
+    @activity.defn(name="verify")
+    @_classified
+    def verify(self, proof: VerifyInput) -> TableResult:
+        with ProgressHeartbeat("verify") as progress:
+            return self._steps.verify(proof.work, proof.manifest_uri, proof.bronze, proof.silver, progress)
+
+    @activity.defn(name="record")
+    @_classified
+    def record(self, record: RecordInput) -> TableResult:
+        with ProgressHeartbeat("record"), activity.shield_thread_cancel_exception():
+            return self._steps.record(record.work, record.result)
+
+    @activity.defn(name="fail")
+    @_classified
+    def fail(self, fail: FailInput) -> TableResult:
+        with ProgressHeartbeat("fail"), activity.shield_thread_cancel_exception():
+            return self._steps.fail(fail.work, fail.error_type, fail.error)
+
+    @activity.defn(name="skip")
+    @_classified
+    def skip(self, skip: SkipInput) -> TableResult:
+        with ProgressHeartbeat("skip"), activity.shield_thread_cancel_exception():
+            return self._steps.skip(skip.work, skip.plan)

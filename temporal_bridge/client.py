@@ -1,0 +1,457 @@
+"""The blocking client of the bridge: start or attach, wait with progress, cancel."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import os
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from assets.errors import BridgeError
+from temporal_bridge.event_loop_thread import SLICE_SECONDS, EventLoopThread, connect_until, unreachable
+from temporal_bridge.payload_size import refuse_large_payload
+from temporal_bridge.work_identity import FINGERPRINT_MEMO, differences, fingerprint, work_of
+from temporal_bridge.workflow_run import WorkflowFailedError, WorkflowProgress, WorkflowRun
+
+if TYPE_CHECKING:
+    from temporalio.client import Client, WorkflowHandle
+
+    from assets.settings import Settings
+
+__all__ = ["ChildCompleted", "TemporalClient", "WorkflowFailedError", "WorkflowProgress", "WorkflowRun"]
+
+logger = logging.getLogger(__name__)
+_TOKEN_MEMO = "headrace-start"
+_WORKER_CHECK_SECONDS = 2.0
+_open_clients = 0
+_open_clients_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class ChildCompleted:
+    """A child workflow ended with a result while its parent goes on."""
+
+    workflow_id: str
+    workflow_type: str
+    result: Any
+
+
+class TemporalClient:
+    """Blocking facade over Temporal's async client. Use as a context manager, or call `close`.
+
+    What is not given comes from Temporal's own configuration: ``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``,
+    ``TEMPORAL_TLS*``, ``TEMPORAL_API_KEY``, ``TEMPORAL_PROFILE`` and its TOML file. Nothing connects before the first
+    call.
+
+    Args:
+        address: ``host:port``.
+        namespace: default ``default``.
+        api_key: for Temporal Cloud; turns TLS on.
+        tls: force TLS on or off.
+        connect_seconds: how long an unreachable server is tried before a `BridgeError`.
+        outage_seconds: how long the server may be away while a workflow is waited for.
+        worker_wait_seconds: how long a workflow waits for a worker before it is cancelled.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        namespace: str | None = None,
+        *,
+        api_key: str | None = None,
+        tls: bool | None = None,
+        connect_seconds: float = 20,
+        outage_seconds: float = 300,
+        worker_wait_seconds: float = 300,
+    ) -> None:
+        self._given = {"target_host": address, "namespace": namespace, "api_key": api_key, "tls": tls}
+        self._connect_seconds = connect_seconds
+        self._outage_seconds = outage_seconds
+        self._worker_wait_seconds = worker_wait_seconds
+        self._config: dict[str, Any] | None = None
+        self._closed = False
+        global _open_clients
+        with _open_clients_lock:
+            _open_clients += 1
+
+    @classmethod
+    def from_settings(cls, settings: Settings, address: str | None = None) -> TemporalClient:
+        """A client with the installation's time limits; the address is Temporal's own setting unless given."""
+        return cls(address, worker_wait_seconds=settings.worker_wait_seconds)
+
+    @property
+    def address(self) -> str:
+        return str(self._connection["target_host"])
+
+    @property
+    def namespace(self) -> str:
+        return str(self._connection["namespace"])
+
+    def close(self) -> None:
+        """Let go of the connection; the last client of the process stops the thread. Safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
+        global _open_clients
+        with _open_clients_lock:
+            _open_clients -= 1
+            last = _open_clients == 0
+        if last:
+            EventLoopThread.close_shared()
+
+    def __enter__(self) -> TemporalClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # start
+
+    def start_workflow(
+        self,
+        workflow: Any,
+        input: Any,
+        *,
+        id: str,
+        task_queue: str,
+        result_type: Any = None,
+        summary: str | None = None,
+        selection: str | None = None,
+        memo: dict[str, Any] | None = None,
+    ) -> WorkflowRun:
+        """Start a workflow, or attach to the one with this id that runs or has succeeded; failed ones start again.
+
+        Args:
+            workflow: the workflow's run method, its class, or its type name.
+            input: its one argument.
+            id: identity of the work.
+            task_queue: queue that its workers poll.
+            result_type: type of the result where ``workflow`` is a name.
+            summary: one line for Temporal's page.
+            selection: field of ``input`` that lists the selected items; an attaching start may name fewer.
+            memo: further facts to keep with the workflow, under 1 KiB.
+
+        Raises:
+            BridgeError: Temporal is unreachable, the input is too large, or the id belongs to different work.
+        """
+        from temporalio import workflow as workflows
+
+        if isinstance(workflow, type):
+            definition = workflows._Definition.must_from_class(workflow)
+            workflow, result_type = definition.run_fn, definition.ret_type or result_type
+        name = workflow if isinstance(workflow, str) else workflows._Definition.get_name_and_result_type(workflow)[0]
+        if not isinstance(workflow, str):
+            result_type = workflows._Definition.get_name_and_result_type(workflow)[1] or result_type
+        refuse_large_payload(input, f"the input of {name}")
+        token = uuid.uuid4().hex  # tells this start's workflow from one that was there
+        return self._call(
+            lambda: self._start(
+                str(name), input, id, task_queue, result_type, summary, selection, dict(memo or {}), token
+            )
+        )
+
+    async def _start(
+        self,
+        name: str,
+        input: Any,
+        id: str,
+        task_queue: str,
+        result_type: Any,
+        summary: str | None,
+        selection: str | None,
+        memo: dict[str, Any],
+        token: str,
+    ) -> WorkflowRun:
+        from temporalio.client import WorkflowExecutionStatus
+        from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+        from temporalio.exceptions import WorkflowAlreadyStartedError
+
+        work = fingerprint(input)
+        client = await self._client()
+        try:
+            handle = await client.start_workflow(
+                name,
+                input,
+                id=id,
+                task_queue=task_queue,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+                memo={**memo, FINGERPRINT_MEMO: work, _TOKEN_MEMO: token},
+                static_summary=summary,
+            )
+            run_id = handle.result_run_id or handle.first_execution_run_id or ""
+        except WorkflowAlreadyStartedError as error:
+            run_id = error.run_id or ""
+        found = await client.get_workflow_handle(id, run_id=run_id or None).describe()
+        recorded = await found.memo()
+        attached = recorded.get(_TOKEN_MEMO) != token
+        if attached:
+            if found.workflow_type != name:
+                raise _other_work(id, [f"workflow type: recorded {found.workflow_type}, now {name}"])
+            if recorded.get(FINGERPRINT_MEMO) != work:
+                differing = differences(await self._recorded_input(id, found.run_id), work_of(input), selection)
+                if differing:
+                    raise _other_work(id, differing)
+        return WorkflowRun(
+            workflow_id=id,
+            run_id=found.run_id,
+            workflow_type=name,
+            task_queue=found.task_queue,
+            namespace=client.namespace,
+            attached=attached,
+            finished=found.status == WorkflowExecutionStatus.COMPLETED,
+            result_type=result_type,
+        )
+
+    async def _recorded_input(self, id: str, run_id: str) -> Any:
+        client = await self._client()
+        async for event in client.get_workflow_handle(id, run_id=run_id).fetch_history_events(page_size=1):
+            payloads = event.workflow_execution_started_event_attributes.input.payloads
+            values = await client.data_converter.decode(list(payloads))
+            return work_of(values[0]) if values else None
+        return None
+
+    # look
+
+    def describe(self, run: WorkflowRun, *, children: bool = True) -> WorkflowProgress:
+        """Look at a workflow, its activities and those of its running children. Needs no worker."""
+        return self._call(lambda: self._describe(run, children))
+
+    async def _describe(self, run: WorkflowRun, children: bool) -> WorkflowProgress:
+        from temporal_bridge.workflow_progress import look_at
+
+        return await look_at(await self._client(), run.workflow_id, run.run_id, children=children)
+
+    def worker_age(self, task_queue: str) -> float | None:
+        """Seconds since a worker last polled this queue for workflows and activities; None if none is known."""
+        return self._call(lambda: self._worker_age(task_queue))
+
+    async def _worker_age(self, task_queue: str) -> float | None:
+        from temporal_bridge.workflow_progress import worker_age
+
+        return await worker_age(await self._client(), task_queue)
+
+    def query(self, run: WorkflowRun, name: str) -> Any:
+        """Ask the workflow itself. Needs a worker; `describe` does not."""
+
+        async def ask() -> Any:
+            return await (await self._handle(run)).query(name)
+
+        return self._call(ask)
+
+    def history_json(self, run: WorkflowRun) -> str:
+        """The whole history, as ``temporalio.client.WorkflowHistory.from_json`` reads it for a replay."""
+
+        async def fetch() -> str:
+            return (await (await self._handle(run)).fetch_history()).to_json()
+
+        return self._call(fetch)
+
+    # wait
+
+    def wait(
+        self,
+        run: WorkflowRun,
+        *,
+        progress: Callable[[WorkflowProgress], None] | None = None,
+        warn: Callable[[str], None] | None = None,
+        poll_seconds: float = 1.0,
+    ) -> Any:
+        """Wait in the calling thread for the result.
+
+        Args:
+            run: what `start_workflow` returned.
+            progress: called about once every ``poll_seconds``.
+            warn: told of a server that is away and of a missing worker; default: this module's log.
+
+        Raises:
+            WorkflowFailedError: it failed, was cancelled or terminated, or timed out.
+            BridgeError: the server stays away, has lost the workflow, or no worker came.
+        """
+        following = self.follow(run, warn=warn, poll_seconds=poll_seconds)
+        while True:
+            try:
+                event = next(following)
+            except StopIteration as end:
+                return end.value
+            if progress is not None and isinstance(event, WorkflowProgress):
+                progress(event)
+
+    def follow(
+        self,
+        run: WorkflowRun,
+        *,
+        child_type: Any = None,
+        warn: Callable[[str], None] | None = None,
+        poll_seconds: float = 1.0,
+    ) -> Generator[WorkflowProgress | ChildCompleted, None, Any]:
+        """Like `wait`, as a generator: yields progress, and with ``child_type`` each child's result when it ends.
+
+        Children are read from the history as it grows, which needs no worker and no query. Returns the result.
+        """
+        from temporal_bridge.workflow_progress import Patience
+
+        patience = Patience(run, self.address, warn or logger.warning, self._outage_seconds, self._worker_wait_seconds)
+        children: queue.SimpleQueue[ChildCompleted] = queue.SimpleQueue()
+        seen: set[int] = set()
+        loop = EventLoopThread.shared()
+        waiting = loop.submit(self._result(run, child_type, children, seen))
+        next_look = 0.0
+        next_worker_check = time.monotonic() + _WORKER_CHECK_SECONDS
+        try:
+            while True:
+                concurrent.futures.wait([waiting], timeout=min(SLICE_SECONDS, poll_seconds))
+                while not children.empty():
+                    yield children.get()
+                if waiting.done():
+                    try:
+                        return waiting.result()
+                    except Exception as error:
+                        patience.server_fault(error)  # raises what is no outage, or one too long
+                    time.sleep(SLICE_SECONDS)
+                    waiting = loop.submit(self._result(run, child_type, children, seen))
+                    continue
+                if time.monotonic() < next_look:
+                    continue
+                next_look = time.monotonic() + poll_seconds
+                try:
+                    look = self._call_once(self._describe(run, True))
+                    patience.server_answered()
+                    if not look.waits_for_worker:
+                        patience.worker_seen()
+                    elif time.monotonic() >= next_worker_check:
+                        next_worker_check = time.monotonic() + _WORKER_CHECK_SECONDS
+                        if patience.worker_missing(self._call_once(self._worker_age(run.task_queue))):
+                            self.cancel(run)
+                            raise patience.no_worker_error()
+                except BridgeError:
+                    raise
+                except Exception as error:
+                    patience.server_fault(error)
+                    continue
+                yield look
+        finally:
+            waiting.cancel()
+
+    async def _result(
+        self, run: WorkflowRun, child_type: Any, children: queue.SimpleQueue[ChildCompleted], seen: set[int]
+    ) -> Any:
+        handle = await self._handle(run)
+        if child_type is not None:
+            client = await self._client()
+            async for event in handle.fetch_history_events(wait_new_event=True):
+                done = event.child_workflow_execution_completed_event_attributes
+                if event.HasField("child_workflow_execution_completed_event_attributes") and event.event_id not in seen:
+                    seen.add(event.event_id)
+                    (result,) = await client.data_converter.decode(list(done.result.payloads), [child_type])
+                    children.put(ChildCompleted(done.workflow_execution.workflow_id, done.workflow_type.name, result))
+        return await handle.result()
+
+    # end
+
+    def cancel(self, run: WorkflowRun) -> None:
+        """Ask the workflow to clean up and end. Returns when the server has noted it."""
+        self._call(lambda: self._cancel(run))
+
+    async def _cancel(self, run: WorkflowRun) -> None:
+        from temporalio.service import RPCError, RPCStatusCode
+
+        try:
+            await (await self._handle(run)).cancel()
+        except RPCError as error:
+            if error.status != RPCStatusCode.NOT_FOUND:  # it has ended already
+                raise
+
+    def cancel_and_wait(self, run: WorkflowRun, seconds: float = 60) -> str:
+        """Cancel, wait until the clean-up is done, terminate after ``seconds``. Returns the final status in words."""
+        self.cancel(run)
+        deadline = time.monotonic() + seconds
+        while (status := self.describe(run, children=False).status) == "running":
+            if time.monotonic() > deadline:
+                self._call(lambda: self._terminate(run, f"no end {seconds:.0f} s after it was cancelled"))
+                return "terminated"
+            time.sleep(0.2)
+        return status
+
+    async def _terminate(self, run: WorkflowRun, reason: str) -> None:
+        await (await self._handle(run)).terminate(reason=reason)
+
+    # connection
+
+    @property
+    def _connection(self) -> dict[str, Any]:
+        if self._config is None:
+            from temporalio.envconfig import ClientConfig
+
+            config: dict[str, Any] = dict(ClientConfig.load_client_connect_config())
+            config.update({name: value for name, value in self._given.items() if value is not None})
+            if self._given["api_key"] and self._given["tls"] is None:
+                config["tls"] = True
+            config.setdefault("target_host", "127.0.0.1:7233")
+            config.setdefault("namespace", "default")
+            self._config = config
+        return self._config
+
+    async def _client(self) -> Client:
+        from temporalio.client import Client
+
+        from temporal_bridge.codec import KEYS_VARIABLE, data_converter
+
+        connection = self._connection
+        key = (repr(sorted(connection.items(), key=lambda item: item[0])), os.environ.get(KEYS_VARIABLE))
+
+        async def connect() -> Client:
+            return await Client.connect(**connection, data_converter=data_converter())
+
+        return await EventLoopThread.shared().client(key, self.address, connect, self._connect_seconds)
+
+    async def connect(self) -> Client:
+        """Connect in the caller's own event loop, with the same rules: for workers and tests."""
+        from temporalio.client import Client
+
+        from temporal_bridge.codec import data_converter
+
+        async def connect() -> Client:
+            return await Client.connect(**self._connection, data_converter=data_converter())
+
+        return await connect_until(self.address, connect, self._connect_seconds)
+
+    async def _handle(self, run: WorkflowRun) -> WorkflowHandle[Any, Any]:
+        client = await self._client()
+        return client.get_workflow_handle(run.workflow_id, run_id=run.run_id, result_type=run.result_type)
+
+    def _call(self, call: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        """Run one call, and try again while the server is away, until the connect time is over."""
+        from temporalio.service import RPCError, RPCStatusCode
+
+        deadline = time.monotonic() + self._connect_seconds
+        while True:
+            try:
+                return self._call_once(call())
+            except RPCError as error:
+                if error.status not in (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED):
+                    raise
+                if time.monotonic() > deadline:
+                    raise unreachable(self.address, self._connect_seconds, error) from None
+            time.sleep(SLICE_SECONDS)
+
+    def _call_once(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        if self._closed:
+            coroutine.close()
+            raise BridgeError("this Temporal client is closed.", where=self.address)
+        return EventLoopThread.shared().call(coroutine)
+
+
+def _other_work(id: str, differing: list[str]) -> BridgeError:
+    return BridgeError(
+        f"a workflow with this id exists and does different work: {'; '.join(differing)}.",
+        where=id,
+        remedy="Wait for it or cancel it, or start this work under its own id (a new run).",
+        retryable=False,
+    )

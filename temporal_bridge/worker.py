@@ -1,0 +1,138 @@
+"""The worker process: ``python -m temporal_bridge.worker``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from assets.errors import HeadraceError
+from assets.settings import Settings
+
+if TYPE_CHECKING:
+    from temporalio.client import Client
+    from temporalio.worker import Worker
+
+    from temporal_bridge.activities.table_sync import Steps
+
+logger = logging.getLogger("temporal_bridge.worker")
+GRACE_SECONDS = 30
+CANCEL_SECONDS = 10
+CONNECT_SECONDS = 60
+
+
+def workflow_types() -> list[type]:
+    """Every workflow of the worker; tests replay and construct each."""
+    from temporal_bridge.workflows.data_source_sync import DataSourceSyncWorkflow
+    from temporal_bridge.workflows.dataset_sync import DatasetSyncWorkflow
+
+    return [DataSourceSyncWorkflow, DatasetSyncWorkflow]
+
+
+def build_worker(
+    client: Client,
+    settings: Settings,
+    steps: Steps,
+    *,
+    task_queue: str | None = None,
+    grace_seconds: float = GRACE_SECONDS,
+    workflows: list[type] | None = None,
+    **options: Any,
+) -> Worker:
+    """Construct the worker; constructing imports every workflow in the sandbox.
+
+    Args:
+        client: a connected client with ``temporal_bridge.codec.data_converter``.
+        settings: concurrency and heartbeats.
+        steps: ``assets.steps.SyncSteps``, or anything with its methods.
+        task_queue: default: the settings' one.
+        grace_seconds: how long running activities may go on after a shutdown was asked for.
+        workflows: default: `workflow_types`.
+        options: further arguments of ``temporalio.worker.Worker``.
+    """
+    from temporalio.worker import Worker
+
+    from temporal_bridge.activities.table_sync import TableSyncActivities
+
+    threads = settings.sync_concurrency
+    return Worker(
+        client,
+        task_queue=task_queue or settings.task_queue,
+        workflows=workflows or workflow_types(),
+        activities=list(TableSyncActivities(steps, settings).activities),
+        # As many threads as activities: in a smaller pool a started activity starves until it times out.
+        activity_executor=ThreadPoolExecutor(max_workers=threads, thread_name_prefix="activity"),
+        max_concurrent_activities=threads,
+        max_heartbeat_throttle_interval=timedelta(seconds=settings.heartbeat_throttle_seconds),
+        default_heartbeat_throttle_interval=timedelta(seconds=settings.heartbeat_throttle_seconds),
+        graceful_shutdown_timeout=timedelta(seconds=grace_seconds),
+        **options,
+    )
+
+
+async def run_worker(settings: Settings, task_queue: str | None, grace_seconds: float) -> None:
+    """Connect, poll until SIGTERM or SIGINT, drain.
+
+    Raises:
+        BridgeError: Temporal is unreachable for a minute.
+    """
+    from assets.steps import SyncSteps
+    from temporal_bridge.client import TemporalClient
+
+    steps = SyncSteps.from_settings(settings)
+    client = await TemporalClient(connect_seconds=CONNECT_SECONDS).connect()
+    worker = build_worker(client, settings, steps, task_queue=task_queue, grace_seconds=grace_seconds)
+    stop = asyncio.Event()
+
+    def drain() -> None:
+        if stop.is_set():
+            return
+        logger.info("draining: running activities have %.0f s", grace_seconds)
+        # `shutdown` never returns while an activity ignores its cancel, inside a driver for instance.
+        deadline = threading.Timer(grace_seconds + CANCEL_SECONDS, _give_up)
+        deadline.daemon = True
+        deadline.start()
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, drain)
+    async with worker:
+        logger.info("polling %s at %s", worker.task_queue, client.service_client.config.target_host)
+        await stop.wait()
+    logger.info("stopped")
+
+
+def _give_up() -> None:
+    logger.error("an activity ignores its cancel: ending the process; another worker will take it over")
+    logging.shutdown()
+    os._exit(1)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run until stopped. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m temporal_bridge.worker", description=__doc__)
+    parser.add_argument("--task-queue", help="default: HEADRACE_TASK_QUEUE, else `headrace`")
+    parser.add_argument("--grace-seconds", type=float, default=GRACE_SECONDS, help="drain time after SIGTERM")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        asyncio.run(run_worker(Settings(), options.task_queue, options.grace_seconds))
+    except HeadraceError as error:
+        logger.error("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    logging.shutdown()
+    # Threads that a cancelled activity left behind would keep the interpreter from ending.
+    os._exit(code)

@@ -1,0 +1,128 @@
+"""The sync of one table: six steps, each an activity whose effect happens once."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ApplicationError, is_cancelled_exception
+from temporalio.workflow import ActivityCancellationType
+
+with workflow.unsafe.imports_passed_through():
+    from assets.sync import CommitInfo, Model, TableResult, TableSync, WindowPlan
+    from temporal_bridge.workflows.failure_cause import failure_cause
+    from temporal_bridge.workflows.step_inputs import (
+        CommitInput,
+        ExtractInput,
+        FailInput,
+        RecordInput,
+        SkipInput,
+        SyncTimeouts,
+        VerifyInput,
+    )
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class StepLimits:
+    """Time limits of one step; attempts are bounded too."""
+
+    one_attempt: timedelta
+    all_attempts: timedelta
+    attempts: int = 5
+
+
+MINUTES = timedelta(minutes=10)
+HOURS = timedelta(hours=12)
+STEP_LIMITS = {
+    "open_window": StepLimits(timedelta(hours=2), timedelta(hours=24)),  # it may have to catch Silver up
+    "extract": StepLimits(HOURS, timedelta(hours=48)),
+    "commit_bronze": StepLimits(timedelta(hours=1), timedelta(hours=24)),
+    "merge_silver": StepLimits(HOURS, timedelta(hours=48)),
+    "verify": StepLimits(HOURS, timedelta(hours=48)),
+    "record": StepLimits(MINUTES, timedelta(hours=24), attempts=20),
+    "fail": StepLimits(MINUTES, timedelta(hours=24), attempts=20),
+    "skip": StepLimits(MINUTES, timedelta(hours=24), attempts=20),
+}
+
+
+@workflow.defn(name="DataSourceSyncWorkflow")
+class DataSourceSyncWorkflow:
+    """Bring one table from its source to Bronze and Silver, and prove it.
+
+    Ends COMPLETED with the `TableResult`; FAILED, with the error's type and text, after the run row was closed as
+    failed; CANCELED after the run row was closed as cancelled.
+    """
+
+    @workflow.init
+    def __init__(self, work: TableSync) -> None:
+        self._table = f"{work.connector}/{work.table}"
+        self._step = "starting"
+        self._timeouts = SyncTimeouts()
+
+    @workflow.query
+    def progress(self) -> str:
+        """The step under way. Rows so far: heartbeat details in ``describe()``, which needs no worker."""
+        return self._step
+
+    @workflow.run
+    async def run(self, work: TableSync) -> TableResult:
+        self._timeouts = await workflow.execute_local_activity(
+            "sync_timeouts",
+            result_type=SyncTimeouts,
+            schedule_to_close_timeout=timedelta(minutes=1),
+            retry_policy=RetryPolicy(maximum_attempts=5),
+        )
+        try:
+            return await self._sync(work)
+        except (Exception, asyncio.CancelledError) as error:
+            cancelled = is_cancelled_exception(error)
+            error_type, text = ("Cancelled", "cancelled") if cancelled else failure_cause(error)
+            await self._run_step("fail", FailInput(work=work, error_type=error_type, error=text), TableResult)
+            workflow.set_current_details(f"{self._table}: {text}")
+            if cancelled:
+                raise
+            raise ApplicationError(text, type=error_type, non_retryable=True) from error
+
+    async def _sync(self, work: TableSync) -> TableResult:
+        plan = await self._run_step("open_window", work, WindowPlan)
+        if plan.skip:
+            return await self._run_step("skip", SkipInput(work=work, plan=plan), TableResult)
+        manifest_uri = await self._run_step("extract", ExtractInput(work=work, plan=plan), str)
+        staged = CommitInput(work=work, manifest_uri=manifest_uri)
+        bronze = await self._run_step("commit_bronze", staged, CommitInfo)
+        silver = await self._run_step("merge_silver", staged, CommitInfo)
+        proof = VerifyInput(work=work, manifest_uri=manifest_uri, bronze=bronze, silver=silver)
+        result = await self._run_step("verify", proof, TableResult)
+        info = workflow.info()
+        result = result.model_copy(update={"workflow_id": info.workflow_id, "started_at": info.start_time})
+        result = await self._run_step("record", RecordInput(work=work, result=result), TableResult)
+        workflow.set_current_details(f"{self._table}: {result.status}, {result.rows_read} rows read")
+        return result
+
+    async def _run_step(self, step: str, argument: Model, result_type: type[Result]) -> Result:
+        self._step = step
+        workflow.set_current_details(f"{self._table}: {step}")
+        limits = STEP_LIMITS[step]
+        result: Any = await workflow.execute_activity(
+            step,
+            argument,
+            result_type=result_type,
+            summary=self._table,
+            start_to_close_timeout=limits.one_attempt,
+            schedule_to_close_timeout=limits.all_attempts,
+            heartbeat_timeout=timedelta(seconds=self._timeouts.heartbeat_seconds),
+            cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            retry_policy=RetryPolicy(
+                initial_interval=timedelta(seconds=1),
+                backoff_coefficient=2,
+                maximum_interval=timedelta(seconds=30),
+                maximum_attempts=limits.attempts,
+            ),
+        )
+        return result

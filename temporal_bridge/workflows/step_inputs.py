@@ -1,0 +1,54 @@
+"""Inputs of the six steps' activities: one model each, references only. Shared by workflow and activities."""
+
+from __future__ import annotations
+
+from assets.sync import CommitInfo, Model, TableResult, TableSync, WindowPlan
+
+
+class ExtractInput(Model):
+    work: TableSync
+    plan: WindowPlan
+
+
+class CommitInput(Model):
+    """Input of ``commit_bronze`` and ``merge_silver``."""
+
+    work: TableSync
+    manifest_uri: str
+
+
+class VerifyInput(Model):
+    work: TableSync
+    manifest_uri: str
+    bronze: CommitInfo
+    silver: CommitInfo
+
+
+class RecordInput(Model):
+    work: TableSync
+    result: TableResult
+
+
+class FailInput(Model):
+    work: TableSync
+    error_type: str
+    error: str
+
+
+class SkipInput(Model):
+    work: TableSync
+    plan: WindowPlan
+
+
+class SyncTimeouts(Model):
+    """What the worker says about its time limits, in seconds, once per workflow (a local activity, so in history)."""
+
+    heartbeat_seconds: float = 60
+
+
+class StepProgress(Model):
+    """Heartbeat details of a step: a hint for people, never the record."""
+
+    step: str
+    rows: int = 0
+    bytes: int = 0

@@ -1,0 +1,120 @@
+"""A small real component with the six steps' interface: keeps its effects in files, so that a killed process leaves
+what it did. Tables are named for how they behave."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from assets.errors import SourceAccessError, SourceUnreachableError
+from assets.sync import CommitInfo, SourceTable, TableResult, TableSync, WindowPlan
+
+BATCHES = 20
+ROWS_A_BATCH = 100
+
+
+class RecordedSteps:
+    """``log.jsonl`` holds every call as it began; ``rows/<table>`` the run rows; ``release`` lets waiting steps go."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "rows").mkdir(parents=True, exist_ok=True)
+
+    # what a test reads
+
+    def calls(self, step: str | None = None) -> list[dict[str, Any]]:
+        path = self.folder / "log.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [call for call in map(json.loads, lines) if step is None or call["step"] == step]
+
+    def steps(self) -> list[str]:
+        return [call["step"] for call in self.calls()]
+
+    def run_row(self, table: str) -> TableResult:
+        return TableResult.model_validate_json((self.folder / "rows" / table).read_text())
+
+    def wait_for(self, step: str, times: int = 1, seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        while len(self.calls(step)) < times:
+            assert time.monotonic() < deadline, f"{step} was not called {times} times: {self.steps()}"
+            time.sleep(0.02)
+
+    def release(self) -> None:
+        (self.folder / "release").touch()
+
+    # the steps
+
+    def open_window(self, work: TableSync, workflow_id: str | None = None) -> WindowPlan:
+        self._log("open_window", work, workflow_id=workflow_id)
+        if work.table == "public.forbidden":
+            raise SourceAccessError("permission denied for table forbidden.", where="shop/public.forbidden")
+        if work.table == "public.leaky":
+            raise ValueError("cannot open postgresql://me:canary-secret@db/shop with password=canary-secret")
+        table = SourceTable(name=work.table, schema_name="public", table_name=work.table.partition(".")[2])
+        skip = "nothing changed" if work.table == "public.unchanged" else None
+        return WindowPlan(table=table, mode="full", skip=skip)
+
+    def extract(self, work: TableSync, plan: WindowPlan, attempt: int, progress: Callable[[int, int], None]) -> str:
+        self._log("extract", work, attempt=attempt, pid=os.getpid())
+        if work.table == "public.flaky" and attempt == 1:
+            raise SourceUnreachableError("the connection was reset.", where="shop/public.flaky")
+        for batch in range(1, BATCHES + 1):
+            progress(batch * ROWS_A_BATCH, batch * ROWS_A_BATCH * 10)
+            while work.table.startswith("public.waiting") and not (self.folder / "release").exists():
+                time.sleep(0.02)
+                progress(batch * ROWS_A_BATCH, batch * ROWS_A_BATCH * 10)
+        if work.table == "public.stuck" and attempt == 1:
+            while not (self.folder / "release").exists():
+                time.sleep(0.02)
+        return f"staging/{work.table}/{work.run_group}/a{attempt}/manifest.json" + (
+            "x" * 1_700_000 if work.table == "public.enormous" else ""
+        )
+
+    def commit_bronze(self, work: TableSync, manifest_uri: str) -> CommitInfo:
+        self._log("commit_bronze", work, manifest_uri=manifest_uri)
+        return CommitInfo(version=1, rows_added=BATCHES * ROWS_A_BATCH)
+
+    def merge_silver(
+        self, work: TableSync, manifest_uri: str, progress: Callable[[int, int], None] | None = None
+    ) -> CommitInfo:
+        self._log("merge_silver", work)
+        return CommitInfo(version=1, rows_added=BATCHES * ROWS_A_BATCH)
+
+    def verify(
+        self,
+        work: TableSync,
+        manifest_uri: str,
+        bronze: CommitInfo,
+        silver: CommitInfo,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> TableResult:
+        self._log("verify", work)
+        return self._result(work, status="succeeded", rows_read=bronze.rows_added, equal=True)
+
+    def record(self, work: TableSync, result: TableResult) -> TableResult:
+        self._log("record", work)
+        path = self.folder / "rows" / work.table
+        path.with_suffix(".new").write_text(result.model_dump_json())
+        path.with_suffix(".new").replace(path)
+        return result
+
+    def fail(self, work: TableSync, error_type: str, error: str) -> TableResult:
+        self._log("fail", work)
+        return self.record(work, self._result(work, status="failed", error=error, error_type=error_type))
+
+    def skip(self, work: TableSync, plan: WindowPlan) -> TableResult:
+        self._log("skip", work)
+        return self.record(work, self._result(work, status="skipped", reason=plan.skip))
+
+    def _result(self, work: TableSync, **fields: Any) -> TableResult:
+        return TableResult(connector=work.connector, table=work.table, run_group=work.run_group, **fields)
+
+    def _log(self, step: str, work: TableSync, **facts: Any) -> None:
+        with (self.folder / "log.jsonl").open("a") as log:
+            fcntl.flock(log, fcntl.LOCK_EX)
+            log.write(json.dumps({"step": step, "table": work.table, "time": time.time(), **facts}) + "\n")
