@@ -1,0 +1,1 @@
+"""What Headrace knows of its own: connectors, pipelines and runs."""

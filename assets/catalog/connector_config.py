@@ -1,0 +1,58 @@
+"""Checks a connector's config against its type's model. Errors name the field and never repeat a value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from assets.errors import ConfigurationError
+from assets.sources.interface import Connector, ConnectorConfig, connector_types
+
+
+def connector_type(name: str, where: str = "") -> type[Connector]:
+    """The connector type of that name.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    types = connector_types()
+    if name not in types:
+        raise ConfigurationError(
+            f"there is no connector type {name!r}.", where=where, remedy=f"Types: {', '.join(sorted(types))}."
+        )
+    return types[name]
+
+
+def checked_config(kind: type[Connector], config: Mapping[str, Any], where: str) -> ConnectorConfig:
+    """Validate a config.
+
+    Raises:
+        ConfigurationError: it does not fit; all wrong fields are named.
+    """
+    try:
+        return kind.Config.model_validate(dict(config))
+    except ValidationError as error:
+        values = {text for text in _texts(config) if text}
+        problems = []
+        for item in error.errors(include_url=False, include_context=False):
+            field = ".".join(str(part) for part in item["loc"]) or "config"
+            message = item["msg"]
+            # a message written by a validator may repeat what it was given
+            if item["type"] in ("value_error", "assertion_error") and any(text in message for text in values):
+                message = "the value is not valid"
+            problems.append(f"{field}: {message}")
+        shown = "; ".join(problems[:20])
+    raise ConfigurationError(f"the config does not fit type {kind.type_name}: {shown}.", where=where)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
+    elif value is not None:
+        yield str(value)

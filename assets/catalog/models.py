@@ -1,0 +1,155 @@
+"""The catalog's tables. ``tests/assets/catalog`` holds them equal to the migrations."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An instant, stored in UTC, returned with its zone; SQLite keeps none of its own."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("an instant without a time zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
+
+
+class ConnectorRow(Base):
+    __tablename__ = "connectors"
+
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    type: Mapped[str] = mapped_column(String(63))
+    config: Mapped[dict[str, Any]]
+    status: Mapped[str] = mapped_column(String(16))
+    last_tested_at: Mapped[datetime | None]
+    last_error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class PipelineRow(Base):
+    __tablename__ = "pipelines"
+
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    connector: Mapped[str] = mapped_column(ForeignKey("connectors.name"), index=True)
+    tables: Mapped[list[Any]]
+    all_tables: Mapped[bool] = mapped_column(Boolean)
+    mode: Mapped[str] = mapped_column(String(16))
+    cursor: Mapped[str | None] = mapped_column(Text)
+    key: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
+    deletes: Mapped[str] = mapped_column(String(16))
+    verify: Mapped[str] = mapped_column(String(16))
+    schedule_kind: Mapped[str] = mapped_column(String(16))
+    schedule_expression: Mapped[str | None] = mapped_column(String(255))
+    timezone: Mapped[str] = mapped_column(String(63))
+    active: Mapped[bool] = mapped_column(Boolean)
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class RunRow(Base):
+    """One run. No foreign keys: the history outlives connectors and pipelines."""
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        Index("ix_runs_pipeline_started_at", "pipeline", "started_at"),
+        Index(
+            "ix_runs_open",
+            "started_at",
+            sqlite_where=text("status = 'running'"),
+            postgresql_where=text("status = 'running'"),
+        ),
+    )
+
+    run_group: Mapped[str] = mapped_column(String(255), primary_key=True)
+    connector: Mapped[str] = mapped_column(String(63))
+    pipeline: Mapped[str | None] = mapped_column(String(63))
+    trigger: Mapped[str] = mapped_column(String(63))
+    status: Mapped[str] = mapped_column(String(16))
+    workflow_id: Mapped[str | None] = mapped_column(Text)
+    dagster_run_id: Mapped[str | None] = mapped_column(String(255))
+    tables: Mapped[list[Any]]
+    started_at: Mapped[datetime]
+    completed_at: Mapped[datetime | None]
+    error: Mapped[str | None] = mapped_column(Text)
+
+
+class TableRunRow(Base):
+    __tablename__ = "table_runs"
+    __table_args__ = (
+        UniqueConstraint("run_group", "connector", "table_name"),
+        Index("ix_table_runs_connector_table_name_started_at", "connector", "table_name", "started_at"),
+        Index(
+            "ix_table_runs_open",
+            "started_at",
+            sqlite_where=text("status = 'running'"),
+            postgresql_where=text("status = 'running'"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_group: Mapped[str] = mapped_column(String(255))
+    connector: Mapped[str] = mapped_column(String(63))
+    table_name: Mapped[str] = mapped_column(Text)
+    mode: Mapped[str | None] = mapped_column(String(16))
+    status: Mapped[str] = mapped_column(String(16))
+    window_low: Mapped[str | None] = mapped_column(Text)
+    window_high: Mapped[str | None] = mapped_column(Text)
+    rows_read: Mapped[int] = mapped_column(BigInteger)
+    rows_bronze: Mapped[int] = mapped_column(BigInteger)
+    rows_silver: Mapped[int] = mapped_column(BigInteger)
+    rows_deleted: Mapped[int] = mapped_column(BigInteger)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    equal: Mapped[bool | None] = mapped_column(Boolean)
+    watermark_before: Mapped[str | None] = mapped_column(Text)
+    watermark_after: Mapped[str | None] = mapped_column(Text)
+    error: Mapped[str | None] = mapped_column(Text)
+    error_type: Mapped[str | None] = mapped_column(String(255))
+    workflow_id: Mapped[str | None] = mapped_column(Text)
+    started_at: Mapped[datetime]
+    completed_at: Mapped[datetime | None]
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))

@@ -1,0 +1,150 @@
+"""What the catalog returns: connectors, pipelines and runs as typed, JSON-ready objects, never with a secret."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import Field
+
+from assets.sync import Deletes, Mode, Model, RequestedMode, TableResult, TableSync, VerifyLevel
+
+ConnectorStatus = Literal["pending", "active", "error"]
+ScheduleKind = Literal["cron", "interval", "manual"]
+RunStatus = Literal["running", "succeeded", "failed", "skipped"]
+
+TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "skipped"})
+
+
+class ConnectorRecord(Model):
+    """A connector. ``config`` is what was given, each secret shown as ``********`` or as its reference."""
+
+    name: str
+    type: str
+    config: dict[str, Any]
+    status: ConnectorStatus
+    last_tested_at: datetime | None = None
+    last_error: str | None = None
+    created_at: datetime
+    updated_at: datetime
+
+
+class PipelineTable(Model):
+    """One table of a pipeline; what is not given follows the pipeline, then the source."""
+
+    name: str
+    mode: RequestedMode | None = None
+    cursor: str | None = None
+    key: tuple[str, ...] | None = None
+    deletes: Deletes | None = None
+    verify: VerifyLevel | None = None
+
+
+class PipelineRecord(Model):
+    """A pipeline: which tables of a connector are synced, how, and when."""
+
+    name: str
+    connector: str
+    tables: tuple[PipelineTable, ...] = ()
+    all_tables: bool = False
+    mode: RequestedMode = "auto"
+    cursor: str | None = None
+    key: tuple[str, ...] | None = None
+    deletes: Deletes = "none"
+    verify: VerifyLevel = "counts"
+    schedule_kind: ScheduleKind = "manual"
+    schedule_expression: str | None = Field(default=None, description="five cron fields, or 15m, 2h, 1d")
+    timezone: str = "UTC"
+    active: bool = True
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def schedule(self) -> str:
+        """As it is written: ``cron:*/5 * * * *``, ``every:15m`` or ``manual``."""
+        prefix = {"cron": "cron:", "interval": "every:", "manual": "manual"}[self.schedule_kind]
+        return prefix + (self.schedule_expression or "")
+
+    @property
+    def interval_seconds(self) -> int | None:
+        """Length of an interval schedule; none for the other kinds."""
+        from assets.catalog.schedules import interval_seconds
+
+        if self.schedule_kind != "interval" or self.schedule_expression is None:
+            return None
+        return interval_seconds(self.schedule_expression)
+
+    def table_sync(
+        self, table: str, run_group: str, *, trigger: str = "manual", dagster_run_id: str | None = None
+    ) -> TableSync:
+        """The work of one of its tables, with the table's own options where it has any."""
+        own = next((t for t in self.tables if t.name == table), PipelineTable(name=table))
+        return TableSync(
+            connector=self.connector,
+            table=table,
+            run_group=run_group,
+            mode=own.mode or self.mode,
+            cursor=own.cursor or self.cursor,
+            key=own.key or self.key,
+            deletes=own.deletes or self.deletes,
+            verify=own.verify or self.verify,
+            pipeline=self.name,
+            trigger=trigger,
+            dagster_run_id=dagster_run_id,
+        )
+
+
+class TableRunRecord(Model):
+    """One table in one run. ``result`` is the whole report of a table that ended."""
+
+    run_group: str
+    connector: str
+    table: str
+    mode: Mode | None = None
+    status: RunStatus
+    window_low: str | None = None
+    window_high: str | None = None
+    rows_read: int = 0
+    rows_bronze: int = 0
+    rows_silver: int = 0
+    rows_deleted: int = 0
+    bytes: int = 0
+    equal: bool | None = None
+    watermark_before: str | None = None
+    watermark_after: str | None = None
+    error: str | None = None
+    error_type: str | None = None
+    workflow_id: str | None = None
+    started_at: datetime
+    completed_at: datetime | None = None
+    result: TableResult | None = None
+
+
+class RunRecord(Model):
+    """One run of a pipeline or of ``sync``, with its tables."""
+
+    run_group: str
+    connector: str
+    pipeline: str | None = None
+    trigger: str
+    status: RunStatus
+    workflow_id: str | None = None
+    dagster_run_id: str | None = None
+    started_at: datetime
+    completed_at: datetime | None = None
+    error: str | None = None
+    tables: tuple[str, ...] = ()
+    table_runs: tuple[TableRunRecord, ...] = ()
+
+
+__all__ = [
+    "TERMINAL",
+    "ConnectorRecord",
+    "ConnectorStatus",
+    "PipelineRecord",
+    "PipelineTable",
+    "RunRecord",
+    "RunStatus",
+    "ScheduleKind",
+    "TableRunRecord",
+]
