@@ -14,17 +14,20 @@ if TYPE_CHECKING:
     import psycopg
 
 TRIES = 5
-MOST_TRANSACTIONS = 5_000
+MOST_TRANSACTIONS = 100_000
 WRAPAROUND = 2**31 - 10_000_000
 
-_LOCKS = """
-SELECT pg_snapshot_xmax(pg_current_snapshot())::text,
-       coalesce((SELECT jsonb_object_agg(v, x) FROM (
-           SELECT virtualtransaction AS v, jsonb_agg(transactionid::text::bigint) AS x FROM pg_locks
-           WHERE locktype = 'transactionid' AND mode = 'ExclusiveLock' AND granted GROUP BY 1) g), '{}')
+# pg_current_snapshot() leaves subtransactions out, and a released savepoint holds no lock; pg_xact_status() knows both
+_IN_PROGRESS = """
+SELECT pg_snapshot_xmax(s)::text,
+       ARRAY(SELECT (x %% 4294967296)::bigint
+             FROM generate_series(pg_snapshot_xmin(s)::text::numeric, pg_snapshot_xmax(s)::text::numeric - 1) x
+             WHERE pg_snapshot_xmax(s)::text::numeric - pg_snapshot_xmin(s)::text::numeric <= %s
+               AND pg_xact_status(x::text::xid8) = 'in progress')
+FROM pg_current_snapshot() s
 """
 _SNAPSHOT = """
-SELECT pg_snapshot_xmax(s)::text,
+SELECT pg_snapshot_xmin(s)::text, pg_snapshot_xmax(s)::text,
        ARRAY(SELECT (x::text::numeric % 4294967296)::bigint FROM pg_snapshot_xip(s) x),
        (SELECT oid::bigint FROM pg_database WHERE datname = current_database()),
        pg_is_in_recovery(),
@@ -65,31 +68,28 @@ class SnapshotPosition:
 def open_snapshot(connection: psycopg.Connection[Any]) -> SnapshotPosition:
     """Begin a read-only transaction with one snapshot, and say what it cannot see.
 
-    ``pg_current_snapshot()`` leaves subtransactions out; their locks do not, so the locks are read just before the
-    snapshot. If a transaction id was given out in between, it is done again; after some tries the few ids in between count
-    as in flight, which can at worst read a row twice.
+    The transactions in progress, savepoints included, are listed just before and just after the snapshot. Where both
+    lists agree they hold for the snapshot, else it is done again; after some tries both count, and so do they where one
+    transaction is so old that listing all since would take long: at worst a row is then read twice, never missed.
     """
     system = system_identifier(connection)
     for number in range(TRIES):
-        before, groups = _one(connection, _LOCKS)
+        before_xmax, before = _one(connection, _IN_PROGRESS, [MOST_TRANSACTIONS])
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        xmax, xip, database, standby, lsn, others = _one(connection, _SNAPSHOT)
-        if before == xmax or number == TRIES - 1:
+        xmin, xmax, xip, database, standby, lsn, others = _one(connection, _SNAPSHOT)
+        _, after = _one(connection, _IN_PROGRESS, [MOST_TRANSACTIONS])
+        if (before_xmax == xmax and set(before) == set(after)) or number == TRIES - 1:
             break
         connection.execute("ROLLBACK")
-    in_flight = {int(xid) for xid in xip}
-    for members in groups.values():
-        # locks are grouped by transaction; a subtransaction's id is always above its parent's
-        if in_flight & set(members):
-            in_flight |= set(members)
-    in_flight |= {xid % 2**32 for xid in range(int(before), min(int(xmax), int(before) + MOST_TRANSACTIONS))}
-    if len(in_flight) > MOST_TRANSACTIONS:
-        raise WatermarkError(
-            f"{len(in_flight)} transactions and savepoints are in flight at the source",
-            remedy="Sync again when they have ended.",
-            retryable=True,
-        )
-    return SnapshotPosition(system, database, xmax, tuple(sorted(in_flight)), bool(others or xip or standby), int(lsn))
+    in_flight = {int(xid) for xid in [*xip, *before, *after]}
+    open_ended = int(xmax) - int(xmin) > MOST_TRANSACTIONS
+    if before_xmax != xmax or open_ended:
+        # everything from here on counts as unseen
+        xmax = xmin if open_ended else min(before_xmax, xmax, key=int)
+    if open_ended:
+        in_flight = set()
+    others = bool(others or xip or in_flight or standby or open_ended)
+    return SnapshotPosition(system, database, xmax, tuple(sorted(in_flight)), others, int(lsn))
 
 
 def system_identifier(connection: psycopg.Connection[Any]) -> str | None:
