@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from assets.errors import ConflictError
 from assets.settings import Settings
-from orchestration.child_process import LOOPBACK, ChildProcess, free_port, port_answers
+from orchestration.child_process import LOOPBACK, ChildProcess, ServerProcessError, free_port, port_answers
 from orchestration.stack_record import StackRecord, record_path, running_stack, write_record
 from orchestration.supervisor import SupervisedServer, Supervisor
 from orchestration.temporal_server import temporal_server_args, worker_polls
@@ -63,20 +63,28 @@ class LocalStack:
         self._take_lock()
         self._transient = transient
         try:
-            return self._start(temporal, worker, dagster)
+            try:
+                return self._start(temporal, worker, dagster)
+            except ServerProcessError as error:
+                if "address already in use" not in error.what.lower():
+                    raise
+                # Another process took a port between the choice and the start: once more, on any free ports.
+                self._workers.clear()
+                return self._start(temporal, worker, dagster, usual_ports=False)
         except BaseException:
             self._release()
             raise
 
-    def _start(self, temporal: bool, worker: bool, dagster: bool) -> StackRecord:
+    def _start(self, temporal: bool, worker: bool, dagster: bool, usual_ports: bool = True) -> StackRecord:
         servers: list[SupervisedServer] = []
         address, temporal_ui_url = os.environ.get("TEMPORAL_ADDRESS", ""), None
         if temporal:
-            port, ui_port = free_port(TEMPORAL_PORT), free_port(TEMPORAL_UI_PORT)
+            port = free_port(TEMPORAL_PORT if usual_ports else None)
+            ui_port = free_port(TEMPORAL_UI_PORT if usual_ports else None)
             address, temporal_ui_url = f"{LOOPBACK}:{port}", f"http://{LOOPBACK}:{ui_port}"
             args = temporal_server_args(port=port, ui_port=ui_port, db_file=self.home / "temporal.db")
             child = ChildProcess("Temporal", args, self._log_file("temporal"), grace_seconds=5)
-            servers.append(SupervisedServer(child, lambda: port_answers(port)))
+            servers.append(SupervisedServer(child, lambda: port_answers(port) and port_answers(ui_port)))
         environment = self._environment(address, embedded=temporal)
         if worker:
             child = ChildProcess(
@@ -92,7 +100,7 @@ class LocalStack:
             self._workers.append(server)
         dagster_url = None
         if dagster:
-            more, dagster_url = self._dagster_servers(environment)
+            more, dagster_url = self._dagster_servers(environment, DAGSTER_PORT if usual_ports else None)
             servers += more
         self._supervisor = Supervisor(servers)
         self._supervisor.start()
@@ -133,12 +141,14 @@ class LocalStack:
         """Process id of the running worker; none while it is being started again."""
         return next((s.child.pid for s in self._workers if s.child.running), None)
 
-    def _dagster_servers(self, environment: dict[str, str]) -> tuple[list[SupervisedServer], str]:
+    def _dagster_servers(
+        self, environment: dict[str, str], usual_port: int | None
+    ) -> tuple[list[SupervisedServer], str]:
         from orchestration.dagster_instance import prepare_dagster_home
 
         dagster_home = prepare_dagster_home(self.settings)
         environment = {**environment, "DAGSTER_HOME": str(dagster_home)}
-        code_port, web_port = free_port(), free_port(DAGSTER_PORT)
+        code_port, web_port = free_port(), free_port(usual_port)
         # Webserver and daemon share one code location, so that a new connector shows in both at once.
         workspace = self.home / "workspace.yaml"
         workspace.write_text(
