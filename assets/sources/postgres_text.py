@@ -128,6 +128,8 @@ def needs_care(batch: pa.RecordBatch) -> bool:
 
 def zero_columns(batch: pa.RecordBatch, candidates: Iterable[int]) -> set[int]:
     """Which of the decimal columns hold a zero: the fast reader turns NaN into zero."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    return {i for i in candidates if pc.any(pc.equal(batch.column(i), 0)).as_py()}
+    zeros = ((i, pa.scalar(0, batch.column(i).type)) for i in candidates)
+    return {i for i, zero in zeros if pc.any(pc.equal(batch.column(i), zero)).as_py()}
