@@ -131,7 +131,7 @@ def _second_sync(headrace: Headrace, stack: LocalStack, lakehouse: Lakehouse, co
     before = {layer: _versions(lakehouse, layer) for layer in ("bronze", "silver")}
     with _bar(console, "tables") as bar:
         task = bar.add_task("Second sync, incremental", total=len(demo_shop.TABLES))
-        syncing = _InBackground(lambda: headrace.sync(CONNECTOR, mode="incremental", deletes="keys"))
+        syncing = _InBackground(lambda: headrace.sync(CONNECTOR, mode="incremental", deletes="keys").tables)
         killed = None
         while syncing.is_alive():
             if killed is None and _versions(lakehouse, "bronze") != before["bronze"]:
@@ -218,12 +218,12 @@ def run(home: Path, console: Console) -> int:
         headrace = Headrace(home=home)
         headrace.connectors.add(CONNECTOR, type="postgres", config=server.config(DATABASE))
         with _step(console, "Temporal, worker and Dagster are up"):
-            record = stack.start(dagster=True)
-        assert record.dagster_url is not None
+            stack.start(dagster=True)
+        assert stack.dagster_url is not None
         lakehouse = open_lakehouse(settings)
         with server.connect(DATABASE) as late, server.connect(DATABASE) as connection:
             demo_shop.begin_late_transaction(late)
-            _first_sync(record.dagster_url, lakehouse, console)
+            _first_sync(stack.dagster_url, lakehouse, console)
             late.commit()
             demo_shop.change_shop(connection)
             console.print("[green]✓[/] Source changed: inserts, updates, deletes, a new primary key, a late commit")

@@ -32,8 +32,8 @@ class LocalStack:
     """The processes of one home. They end with this process, however it ends.
 
     Example:
-        with LocalStack(settings) as stack:
-            record = stack.start(dagster=True)
+        with LocalStack(settings).start(dagster=True) as stack:
+            print(stack.ui_url)
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -43,11 +43,12 @@ class LocalStack:
         self._supervisor: Supervisor | None = None
         self._transient = False
         self._workers: list[SupervisedServer] = []
+        self._record: StackRecord | None = None
 
     def start(
         self, temporal: bool = True, worker: bool = True, dagster: bool = False, *, transient: bool = False
-    ) -> StackRecord:
-        """Start the stack and return its addresses; every server answers when this returns.
+    ) -> LocalStack:
+        """Start the stack and return it; every server answers when this returns.
 
         Args:
             temporal: start a Temporal dev server; otherwise ``TEMPORAL_ADDRESS`` names one.
@@ -64,16 +65,17 @@ class LocalStack:
         self._transient = transient
         try:
             try:
-                return self._start(temporal, worker, dagster)
+                self._record = self._start(temporal, worker, dagster)
             except ServerProcessError as error:
                 if "address already in use" not in error.what.lower():
                     raise
                 # Another process took a port between the choice and the start: once more, on any free ports.
                 self._workers.clear()
-                return self._start(temporal, worker, dagster, usual_ports=False)
+                self._record = self._start(temporal, worker, dagster, usual_ports=False)
         except BaseException:
             self._release()
             raise
+        return self
 
     def _start(self, temporal: bool, worker: bool, dagster: bool, usual_ports: bool = True) -> StackRecord:
         servers: list[SupervisedServer] = []
@@ -130,6 +132,25 @@ class LocalStack:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    @property
+    def record(self) -> StackRecord:
+        """Addresses of the started stack, as `stack.json` holds them."""
+        if self._record is None:
+            raise ServerProcessError("is not started.", where="stack")
+        return self._record
+
+    @property
+    def temporal_address(self) -> str:
+        return self.record.temporal_address
+
+    @property
+    def dagster_url(self) -> str | None:
+        return self.record.dagster_url
+
+    @property
+    def ui_url(self) -> str | None:
+        return self.record.ui_url
 
     @property
     def failure(self) -> str | None:
@@ -255,22 +276,21 @@ def stack_in_use(settings: Settings, wait_seconds: float = 90) -> Iterator[Stack
                 return
         stack = LocalStack(settings)
         try:
-            record = stack.start(transient=True)
+            stack.start(transient=True)
         except ConflictError:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.2)  # another command is starting or stopping its own
             continue
         with stack:
-            yield record
+            yield stack.record
         return
 
 
 def up(settings: Settings) -> int:
     """Run the whole stack until Ctrl-C or SIGTERM; print its one address. Returns the exit code."""
     with _ended_by_signal(), LocalStack(settings) as stack:
-        record = stack.start(dagster=True)
-        print(record.ui_url, flush=True)
+        print(stack.start(dagster=True).ui_url, flush=True)
         while not stack.failure:
             time.sleep(0.5)
         print(stack.failure, file=sys.stderr)

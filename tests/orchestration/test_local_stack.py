@@ -36,7 +36,7 @@ def port_of(address: str) -> int:
 
 def test_a_second_stack_in_the_same_home_is_refused(settings: Settings) -> None:
     with LocalStack(settings) as stack:
-        record = stack.start(worker=False)
+        record = stack.start(worker=False).record
         with pytest.raises(ConflictError, match="headrace status"):
             LocalStack(settings).start(worker=False)
         assert running_stack(settings) == record
