@@ -1,0 +1,394 @@
+"""The Python API: connectors, pipelines, sync, verify, tables. The command line prints what it returns."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assets.catalog.records import ConnectorRecord, PipelineRecord, PipelineTable, RunRecord, TableRunRecord
+from assets.errors import ConfigurationError, HeadraceError, NotFoundError
+from assets.settings import Settings
+from assets.sync import Deletes, RequestedMode, SourceTable, TableSync, VerifyLevel, VerifyResult
+from orchestration.reports import (
+    ConnectorTest,
+    DoctorReport,
+    StatusReport,
+    SyncProgress,
+    SyncReport,
+    TableInfo,
+)
+
+if TYPE_CHECKING:
+    from assets.catalog.store import Catalog
+    from assets.lakehouse.interface import Lakehouse
+
+Progress = Callable[[SyncProgress], None]
+SYNCED_BY_DEFAULT = ("table", "partitioned")
+
+
+class Headrace:
+    """One installation: everything it writes is in its home.
+
+    Args:
+        home: folder of the installation; default: ``HEADRACE_HOME``, else ``.headrace``.
+        settings: all settings; default: from ``HEADRACE_*`` environment variables.
+
+    Example:
+        hr = Headrace(home=".headrace")
+        hr.connectors.add("shop", type="postgres", config={"host": "127.0.0.1", "database": "shop", "user": "reader"})
+        for table in hr.sync("shop"):
+            print(table.table, table.status, table.equal)
+    """
+
+    def __init__(self, home: str | Path | None = None, settings: Settings | None = None) -> None:
+        if settings is None:
+            settings = Settings(home=Path(home)) if home is not None else Settings()
+        elif home is not None:
+            settings = settings.model_copy(update={"home": Path(home)})
+        self.settings = settings
+        self._catalog: Catalog | None = None
+        self._lock = threading.Lock()
+        self.connectors = Connectors(self)
+        self.pipelines = Pipelines(self)
+
+    @property
+    def catalog(self) -> Catalog:
+        """The installation's catalog, opened on first use."""
+        from assets.catalog.store import Catalog
+
+        with self._lock:
+            if self._catalog is None:
+                self._catalog = Catalog.from_settings(self.settings)
+            return self._catalog
+
+    def _lakehouse(self) -> Lakehouse:
+        from assets.lakehouse.interface import open_lakehouse
+
+        return open_lakehouse(self.settings)
+
+    # the main job
+
+    def sync(
+        self,
+        connector: str,
+        tables: Sequence[str] | None = None,
+        mode: RequestedMode | None = None,
+        deletes: Deletes | None = None,
+        wait: bool = True,
+        *,
+        cursor: str | None = None,
+        key: Sequence[str] | None = None,
+        verify: VerifyLevel = "counts",
+        progress: Progress | None = None,
+    ) -> SyncReport:
+        """Bring tables to Bronze and Silver and prove them. Starts the one-machine stack if none runs.
+
+        Args:
+            tables: names as ``discover`` prints them; default: all tables (views only when named).
+            mode: ``full`` or ``incremental``; default: incremental where the source allows it. A table without key or
+                cursor syncs in full, and its ``reason`` says why.
+            deletes: ``keys`` finds rows that left the source.
+            wait: False returns as soon as the work is started; needs a running stack.
+            cursor, key: columns of the named tables; default: found in the source.
+            verify: how much is compared after the load.
+            progress: called about once a second.
+
+        Returns:
+            A report with one result a table; a table that failed has status ``failed`` and its error there.
+
+        Raises:
+            NotFoundError: there is no such connector.
+            ConfigurationError: the stored config, or a reference in it, is wrong.
+            SourceUnreachableError, SourceAccessError: the source does not let its tables be listed.
+            BridgeError: Temporal or its worker is missing.
+        """
+        from orchestration.dataset_run import new_run_group
+
+        if (cursor or key) and not tables:
+            raise ConfigurationError("a cursor or key belongs to named tables.", where=connector)
+        run_group = new_run_group()
+        works = [
+            TableSync(
+                connector=connector,
+                table=table,
+                run_group=run_group,
+                mode=mode or "auto",
+                cursor=cursor,
+                key=tuple(key) if key else None,
+                deletes=deletes or "none",
+                verify=verify,
+            )
+            for table in self._selected(connector, tables)
+        ]
+        return self._run(connector, run_group, works, wait, progress)
+
+    def _selected(self, connector: str, tables: Sequence[str] | None) -> list[str]:
+        self.catalog.connector_record(connector)
+        if tables:
+            return list(dict.fromkeys(tables))
+        found = self.catalog.connector(connector).discover()
+        return [table.name for table in found if table.kind in SYNCED_BY_DEFAULT]
+
+    def _run(
+        self, connector: str, run_group: str, works: list[TableSync], wait: bool, progress: Progress | None
+    ) -> SyncReport:
+        from orchestration.dataset_run import DatasetRun, reconcile, temporal_in_use
+
+        if not works:
+            return SyncReport(connector=connector, run_group=run_group, waited=wait)
+        with temporal_in_use(self.settings, may_start=wait) as client:
+            reconcile(self.catalog, client)
+            return DatasetRun(self.settings, self.catalog, works).run(client, progress, wait)
+
+    def verify(
+        self, connector: str, tables: Sequence[str] | None = None, level: VerifyLevel = "counts"
+    ) -> list[VerifyResult]:
+        """Compare Silver with the source as it is now, in this process.
+
+        Args:
+            tables: default: every table that was ever synced.
+            level: ``counts``, ``keys`` or ``values``.
+
+        Returns:
+            One result a table; where it could not be compared, ``equal`` is None and ``detail`` says why.
+
+        Raises:
+            NotFoundError: there is no such connector, or nothing of it was synced yet.
+        """
+        from assets.steps import SyncSteps
+        from assets.verify import verify_table
+
+        self.catalog.connector_record(connector)
+        names = list(dict.fromkeys(tables or (row.table for row in self.catalog.latest_table_runs(connector))))
+        if not names:
+            raise NotFoundError("nothing was synced yet.", where=connector, remedy=f"Run: headrace sync {connector}")
+        steps = SyncSteps(self.settings, self.catalog, self._lakehouse())
+        results = []
+        for table in names:
+            try:
+                results.append(verify_table(steps, connector, table, level))
+            except HeadraceError as error:
+                results.append(
+                    VerifyResult(connector=connector, table=table, level=level, equal=None, detail=error.text)
+                )
+        return results
+
+    # what there is
+
+    def tables(self, connector: str | None = None) -> list[TableInfo]:
+        """Every table that was ever synced: where it is, how many rows, how fresh.
+
+        Raises:
+            NotFoundError: there is no such connector.
+        """
+        if connector is not None:
+            self.catalog.connector_record(connector)
+        lakehouse = self._lakehouse()
+        return [self._table_info(lakehouse, run) for run in self.catalog.latest_table_runs(connector)]
+
+    def _table_info(self, lakehouse: Lakehouse, run: TableRunRecord) -> TableInfo:
+        from assets.lakehouse.interface import TableId
+
+        bronze = TableId(layer="bronze", connector=run.connector, table=run.table)
+        silver = TableId(layer="silver", connector=run.connector, table=run.table)
+        bronze_state, silver_state = lakehouse.state(bronze), lakehouse.state(silver)
+        watermark = bronze_state.watermark if bronze_state else None
+        proven = self.catalog.last_table_run(run.connector, run.table)
+        return TableInfo(
+            connector=run.connector,
+            table=run.table,
+            bronze_uri=lakehouse.uri(bronze) if bronze_state else None,
+            silver_uri=lakehouse.uri(silver) if silver_state else None,
+            rows=lakehouse.count_live(silver) if silver_state else None,
+            watermark=watermark.value if watermark else None,
+            last_run=run.completed_at or run.started_at,
+            last_status=run.status,
+            last_run_group=run.run_group,
+            last_error=run.error,
+            equal=proven.equal if proven else None,
+        )
+
+    def status(self, recent: int = 10) -> StatusReport:
+        """The running stack, the connectors and pipelines, and the latest runs."""
+        from orchestration.stack_record import running_stack
+
+        stack = running_stack(self.settings)
+        self._reconcile(stack is not None)
+        pipelines = self.catalog.pipelines()
+        return StatusReport(
+            home=self.settings.home_path,
+            running=stack is not None or bool(os.environ.get("TEMPORAL_ADDRESS")),
+            stack=stack,
+            connectors=dict(Counter(record.status for record in self.catalog.connectors())),
+            pipelines=dict(Counter("active" if record.active else "paused" for record in pipelines)),
+            open_runs=tuple(self.catalog.runs(open_only=True)),
+            recent_runs=tuple(self.catalog.runs(limit=recent)),
+        )
+
+    def _reconcile(self, running: bool) -> None:
+        """Close rows of dead runs where Temporal answers; without it, nothing can be told and rows stay."""
+        from orchestration.stack_record import running_stack
+
+        external = os.environ.get("TEMPORAL_ADDRESS")
+        if not (running or external) or not self.catalog.runs(open_only=True, limit=1):
+            return
+        from assets.errors import BridgeError
+        from orchestration.dataset_run import reconcile
+        from temporal_bridge.client import TemporalClient
+
+        record = running_stack(self.settings)
+        address = external or (record.temporal_address if record else None)
+        try:
+            with TemporalClient(address, connect_seconds=3) as client:
+                reconcile(self.catalog, client)
+        except BridgeError:
+            return  # unreachable: the next look or sync does it
+
+    def doctor(self) -> DoctorReport:
+        """Try everything that the installation needs on this machine. Connects to no source."""
+        from orchestration.doctor import examine
+
+        return examine(self.settings)
+
+
+class Connectors:
+    """The connectors of one installation."""
+
+    def __init__(self, headrace: Headrace) -> None:
+        self._headrace = headrace
+
+    @property
+    def _catalog(self) -> Catalog:
+        return self._headrace.catalog
+
+    def add(self, name: str, type: str, config: Mapping[str, Any], *, replace: bool = False) -> ConnectorRecord:
+        """Store a connector; secrets are encrypted, or kept as ``env:NAME`` and ``file:PATH`` references.
+
+        Raises:
+            ConfigurationError: name, type or config is wrong; the message names the field, never a value.
+            ConflictError: the name is taken and ``replace`` is not set.
+        """
+        return self._catalog.add_connector(name, type, config, replace=replace)
+
+    def list(self) -> list[ConnectorRecord]:
+        return self._catalog.connectors()
+
+    def show(self, name: str) -> ConnectorRecord:
+        """The connector, without its secrets.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        return self._catalog.connector_record(name)
+
+    def test(self, name: str) -> ConnectorTest:
+        """Try each prerequisite of the source and store the outcome.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            ConfigurationError: a secret cannot be resolved.
+        """
+        checks = self._catalog.connector(name).check()
+        record = self._catalog.record_test(name, checks)
+        return ConnectorTest(connector=name, ok=record.status == "active", checks=tuple(checks), record=record)
+
+    def test_config(self, type: str, config: Mapping[str, Any]) -> ConnectorTest:
+        """Try a config that is not stored.
+
+        Raises:
+            ConfigurationError: type or config is wrong.
+        """
+        checks = self._catalog.trial_connector(type, config).check()
+        return ConnectorTest(connector="", ok=all(check.ok for check in checks), checks=tuple(checks))
+
+    def discover(self, name: str, tables: Sequence[str] | None = None) -> Sequence[SourceTable]:
+        """The source's tables with columns, keys and possible cursors.
+
+        Raises:
+            NotFoundError: there is no such connector or table.
+            SourceUnreachableError, SourceAccessError: the source does not let them be listed.
+        """
+        return self._catalog.connector(name).discover(tables)
+
+    def remove(self, name: str, *, force: bool = False) -> None:
+        """Remove a connector; its tables in the lakehouse stay.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            ConflictError: pipelines use it and ``force`` is not set.
+        """
+        self._catalog.remove_connector(name, force=force)
+
+
+class Pipelines:
+    """The pipelines of one installation."""
+
+    def __init__(self, headrace: Headrace) -> None:
+        self._headrace = headrace
+
+    @property
+    def _catalog(self) -> Catalog:
+        return self._headrace.catalog
+
+    def add(
+        self,
+        name: str,
+        connector: str,
+        tables: Sequence[str | PipelineTable | Mapping[str, Any]] = (),
+        **options: Any,
+    ) -> PipelineRecord:
+        """Store a pipeline. Options and errors: `assets.catalog.store.Catalog.add_pipeline`."""
+        return self._catalog.add_pipeline(name, connector, tables, **options)
+
+    def list(self, connector: str | None = None) -> list[PipelineRecord]:
+        return self._catalog.pipelines(connector)
+
+    def show(self, name: str) -> PipelineRecord:
+        """One pipeline.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        return self._catalog.pipeline(name)
+
+    def run(self, name: str, *, wait: bool = True, progress: Progress | None = None) -> SyncReport:
+        """Sync the pipeline's tables now, paused or not. Raises what `Headrace.sync` raises."""
+        from orchestration.dataset_run import new_run_group
+
+        pipeline = self._catalog.pipeline(name)
+        run_group = new_run_group()
+        named = [table.name for table in pipeline.tables]
+        tables = self._headrace._selected(pipeline.connector, None if pipeline.all_tables else named)
+        works = [pipeline.table_sync(table, run_group) for table in dict.fromkeys([*tables, *named])]
+        return self._headrace._run(pipeline.connector, run_group, works, wait, progress)
+
+    def pause(self, name: str) -> PipelineRecord:
+        """Stop the schedule; runs by hand stay possible."""
+        return self._catalog.set_pipeline_active(name, False)
+
+    def resume(self, name: str) -> PipelineRecord:
+        return self._catalog.set_pipeline_active(name, True)
+
+    def runs(self, name: str, limit: int = 20) -> Sequence[RunRecord]:
+        """The latest runs of the pipeline with their tables, newest first.
+
+        Raises:
+            NotFoundError: there is no such pipeline.
+        """
+        from orchestration.stack_record import running_stack
+
+        self._catalog.pipeline(name)
+        self._headrace._reconcile(running_stack(self._headrace.settings) is not None)
+        return self._catalog.runs(pipeline=name, limit=limit)
+
+    def remove(self, name: str) -> None:
+        """Remove a pipeline; tables and history stay.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        self._catalog.remove_pipeline(name)
