@@ -14,7 +14,7 @@ from assets.sync import CheckResult, SourceTable, Watermark, WindowPlan
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BATCH_ROWS = 131_072
+BATCH_ROWS = 65_536
 UNFIT_COLUMN = "_headrace_unfit"
 """Nullable text column: JSON object of the row's values that fit no column type, exact text by column name."""
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PACKAGE = "duckdb-extension-postgres"
-MEMORY_LIMIT = "128MB"
-WAITING_BATCHES = 3
+MEMORY_LIMIT = "64MB"
+WAITING_BATCHES = 2
 
 
 def extension_file() -> tuple[Path | None, str]:
