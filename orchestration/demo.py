@@ -132,7 +132,8 @@ def _second_sync(headrace: Headrace, stack: LocalStack, lakehouse: Lakehouse, co
     with _bar(console, "tables") as bar:
         task = bar.add_task("Second sync, incremental", total=len(demo_shop.TABLES))
         syncing = _InBackground(lambda: headrace.sync(CONNECTOR, mode="incremental", deletes="keys").tables)
-        killed = None
+        killed: int | None = None
+        back = False
         while syncing.is_alive():
             if killed is None and _versions(lakehouse, "bronze") != before["bronze"]:
                 killed = stack.worker_pid
@@ -140,9 +141,9 @@ def _second_sync(headrace: Headrace, stack: LocalStack, lakehouse: Lakehouse, co
                     raise DemoFailure("no worker to kill.")
                 os.kill(killed, signal.SIGKILL)
                 bar.console.print(f"[bold red]✗ kill -9 {killed}[/] the worker, in the middle of the second sync")
-            if killed is not None and stack.worker_pid not in (None, killed):
-                bar.console.print(f"[green]✓[/] worker is back as {stack.worker_pid}; the work goes on where it was")
-                killed = 0
+            if killed is not None and not back and (worker := stack.worker_pid) not in (None, killed):
+                bar.console.print(f"[green]✓[/] a new worker runs as {worker}; it takes up the work in hand")
+                back = True
             now = _versions(lakehouse, "silver")
             bar.update(task, completed=sum(now[table] > version for table, version in before["silver"].items()))
             syncing.join(0.02)
@@ -158,18 +159,10 @@ def _prove(headrace: Headrace, lakehouse: Lakehouse, results: list[TableResult],
     from orchestration.demo_proof import bronze_equals_silver
 
     by_table = {result.table: result for result in results}
-    shown = Table(title="Source = Bronze = Silver, every value of every row", title_style="bold")
-    for heading in (
-        "table",
-        "mode",
-        "read",
-        "deleted",
-        "source rows",
-        "silver rows",
-        "source = silver",
-        "silver = bronze",
-    ):
+    shown = Table(title="Second sync, proven: source = Silver = Bronze, every value of every row", title_style="bold")
+    for heading in ("table", "mode", "read", "deleted", "seconds", "source", "silver", "bronze", "source = silver"):
         shown.add_column(heading, justify="left" if heading in ("table", "mode") else "right")
+    shown.add_column("silver = bronze", justify="right")
     shown.add_column("watermark", style="dim")
     good = True
     with _bar(console, "tables") as bar:
@@ -179,7 +172,7 @@ def _prove(headrace: Headrace, lakehouse: Lakehouse, results: list[TableResult],
             (proof,) = headrace.verify(CONNECTOR, [table], level="values")
             if result is None or result.status != "succeeded":
                 good = False
-                shown.add_row(table, "[red]failed", *[""] * 6, (result.error or "") if result else "no result")
+                shown.add_row(table, "[red]failed", *[""] * 8, (result.error or "") if result else "no result")
                 continue
             bronze = bronze_equals_silver(lakehouse, CONNECTOR, table, result.key, home / "scratch")
             good = good and bool(proof.equal) and bronze and result.equal is not False
@@ -188,15 +181,23 @@ def _prove(headrace: Headrace, lakehouse: Lakehouse, results: list[TableResult],
                 result.mode or "",
                 f"{result.rows_read:,}",
                 f"{result.rows_deleted:,}",
+                _seconds(result),
                 f"{proof.source_rows or 0:,}",
                 f"{proof.silver_rows or 0:,}",
+                f"{result.rows_bronze:,}",
                 _verdict(bool(proof.equal)),
                 _verdict(bronze),
-                result.watermark_after or "",
+                (result.watermark_after or "")[:19],
             )
             bar.advance(task)
     console.print(shown)
     return good
+
+
+def _seconds(result: TableResult) -> str:
+    if result.started_at is None or result.completed_at is None:
+        return ""
+    return f"{(result.completed_at - result.started_at).total_seconds():.1f}"
 
 
 def _verdict(equal: bool) -> str:
