@@ -400,14 +400,18 @@ class TemporalClient:
 
     async def _client(self) -> Client:
         from temporalio.client import Client
+        from temporalio.service import RetryConfig
 
         from temporal_bridge.codec import KEYS_VARIABLE, data_converter
 
         connection = self._connection
         key = (repr(sorted(connection.items(), key=lambda item: item[0])), os.environ.get(KEYS_VARIABLE))
 
+        # The core retries a call for 10 s and prints each try; this class does that itself, and says it once.
+        quick = RetryConfig(max_retries=2, max_elapsed_time_millis=2000)
+
         async def connect() -> Client:
-            return await Client.connect(**connection, data_converter=data_converter())
+            return await Client.connect(**connection, data_converter=data_converter(), retry_config=quick)
 
         return await EventLoopThread.shared().client(key, self.address, connect, self._connect_seconds)
 

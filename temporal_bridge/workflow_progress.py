@@ -194,7 +194,7 @@ class Patience:
 
 def workflow_failed(run: WorkflowRun, error: WorkflowFailureError) -> WorkflowFailedError:
     """Tell how a workflow ended, by its innermost cause."""
-    from temporalio.exceptions import ApplicationError, CancelledError, TerminatedError, TimeoutError
+    from temporalio.exceptions import CancelledError, TerminatedError, TimeoutError
 
     from temporal_bridge.workflows.failure_cause import failure_cause
 
@@ -202,7 +202,8 @@ def workflow_failed(run: WorkflowRun, error: WorkflowFailureError) -> WorkflowFa
     status = {CancelledError: "cancelled", TerminatedError: "terminated", TimeoutError: "timed out"}.get(
         type(cause), "failed"
     )
-    error_type, text = failure_cause(cause)
+    innermost = failure_cause(cause)
+    text = innermost.text
     if status == "timed out":
         text = "the workflow's own time limit is over"
     told = {"cancelled": "the workflow was cancelled", "terminated": f"the workflow was {text}"}.get(status, text)
@@ -210,6 +211,6 @@ def workflow_failed(run: WorkflowRun, error: WorkflowFailureError) -> WorkflowFa
         told,
         where=run.workflow_id,
         status=status,
-        error_type=error_type,
-        non_retryable=isinstance(cause, ApplicationError) and cause.non_retryable,
+        error_type=innermost.error_type,
+        non_retryable=innermost.non_retryable,
     )

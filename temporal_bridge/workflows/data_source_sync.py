@@ -14,7 +14,7 @@ from temporalio.workflow import ActivityCancellationType
 
 with workflow.unsafe.imports_passed_through():
     from assets.sync import CommitInfo, Model, TableResult, TableSync, WindowPlan
-    from temporal_bridge.workflows.failure_cause import failure_cause
+    from temporal_bridge.workflows.failure_cause import FailureCause, failure_cause
     from temporal_bridge.workflows.step_inputs import (
         CommitInput,
         ExtractInput,
@@ -82,12 +82,13 @@ class DataSourceSyncWorkflow:
             return await self._sync(work)
         except (Exception, asyncio.CancelledError) as error:
             cancelled = is_cancelled_exception(error)
-            error_type, text = ("Cancelled", "cancelled") if cancelled else failure_cause(error)
-            await self._run_step("fail", FailInput(work=work, error_type=error_type, error=text), TableResult)
-            workflow.set_current_details(f"{self._table}: {text}")
+            cause = FailureCause("Cancelled", "cancelled") if cancelled else failure_cause(error)
+            failed = FailInput(work=work, error_type=cause.error_type, error=cause.text)
+            await self._run_step("fail", failed, TableResult)
+            workflow.set_current_details(f"{self._table}: {cause.text}")
             if cancelled:
                 raise
-            raise ApplicationError(text, type=error_type, non_retryable=True) from error
+            raise ApplicationError(cause.text, type=cause.error_type, non_retryable=cause.non_retryable) from error
 
     async def _sync(self, work: TableSync) -> TableResult:
         plan = await self._run_step("open_window", work, WindowPlan)

@@ -91,8 +91,9 @@ class DatasetSyncWorkflow:
         except ChildWorkflowError as error:
             if is_cancelled_exception(error) and workflow.cancellation_reason() is not None:
                 raise
-            error_type, text = failure_cause(error)
-            return outcome.model_copy(update={"error_type": error_type, "error": text[:MAX_ERROR_CHARACTERS]})
+            cause = failure_cause(error)
+            text = cause.text[:MAX_ERROR_CHARACTERS]
+            return outcome.model_copy(update={"error_type": cause.error_type, "error": text})
 
 
 def _bounded(results: list[TableResult]) -> tuple[TableResult, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
@@ -12,8 +14,16 @@ from temporalio.exceptions import (
 )
 
 
-def failure_cause(error: BaseException) -> tuple[str, str]:
-    """Return ``(error type, message)`` of the innermost cause.
+class FailureCause(NamedTuple):
+    """Class name, text, and whether the cause itself said that no retry helps."""
+
+    error_type: str
+    text: str
+    non_retryable: bool = False
+
+
+def failure_cause(error: BaseException) -> FailureCause:
+    """Find the innermost cause.
 
     Args:
         error: what an activity or a child workflow raised.
@@ -25,14 +35,16 @@ def failure_cause(error: BaseException) -> tuple[str, str]:
             step = innermost.activity_type
         innermost = innermost.__cause__
     if isinstance(innermost, ApplicationError):
-        return innermost.type or "ApplicationError", innermost.message
+        return FailureCause(innermost.type or "ApplicationError", innermost.message, innermost.non_retryable)
     if isinstance(innermost, TimeoutError):
         kind = innermost.type.name.lower().replace("_", " ") if innermost.type else "time limit"
-        return "TimeoutError", f"{step or 'the work'} gave no answer in time ({kind}) in any of its attempts"
+        return FailureCause(
+            "TimeoutError", f"{step or 'the work'} gave no answer in time ({kind}) in any of its attempts"
+        )
     if isinstance(innermost, CancelledError):
-        return "Cancelled", "cancelled"
+        return FailureCause("Cancelled", "cancelled")
     if isinstance(innermost, TerminatedError):
-        return "Terminated", f"terminated: {innermost.message}"
+        return FailureCause("Terminated", f"terminated: {innermost.message}")
     if isinstance(innermost, ChildWorkflowError):
-        return "ChildWorkflowError", innermost.message
-    return type(innermost).__name__, str(innermost)
+        return FailureCause("ChildWorkflowError", innermost.message)
+    return FailureCause(type(innermost).__name__, str(innermost))

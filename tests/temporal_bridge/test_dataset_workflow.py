@@ -1,0 +1,122 @@
+"""Many tables of one connector: each alone, each once at a time."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from pydantic import ValidationError
+
+from temporal_bridge.client import ChildCompleted, TemporalClient, WorkflowFailedError, WorkflowRun
+from temporal_bridge.workflows.dataset_sync import MAX_TABLES, DatasetSync, DatasetSyncWorkflow
+from tests.temporal_bridge.conftest import WorkerProcess, table_work
+from tests.temporal_bridge.recorded_steps import RecordedSteps
+
+
+def dataset(*tables: str, connector: str | None = None, max_parallel: int = 4) -> DatasetSync:
+    connector = connector or f"shop_{uuid.uuid4().hex[:8]}"
+    group = f"run-{uuid.uuid4().hex[:8]}"
+    work = tuple(table_work(t, connector).model_copy(update={"run_group": group}) for t in tables)
+    return DatasetSync(connector=connector, tables=work, run_group=group, max_parallel=max_parallel)
+
+
+def start(client: TemporalClient, work: DatasetSync, task_queue: str) -> WorkflowRun:
+    return client.start_workflow(
+        DatasetSyncWorkflow,
+        work,
+        id=f"dataset/{work.connector}/{work.run_group}",
+        task_queue=task_queue,
+        selection="tables",
+    )
+
+
+def test_one_of_five_tables_fails_alone_and_says_why(
+    client: TemporalClient, worker: WorkerProcess, steps: RecordedSteps, task_queue: str
+) -> None:
+    work = dataset("public.a", "public.b", "public.forbidden", "public.c", "public.d")
+    result = client.wait(start(client, work, task_queue))
+    assert [r.table for r in result.results] == [t.table for t in work.tables]
+    assert [r.status for r in result.results] == ["succeeded", "succeeded", "failed", "succeeded", "succeeded"]
+    failed = result.results[2]
+    assert failed.error_type == "SourceAccessError"
+    assert failed.error == "shop/public.forbidden: permission denied for table forbidden."
+    assert failed.run_group == work.run_group
+
+
+def test_finished_tables_are_told_while_others_are_still_read(
+    client: TemporalClient, worker: WorkerProcess, steps: RecordedSteps, task_queue: str
+) -> None:
+    from assets.sync import TableResult
+
+    work = dataset("public.waiting", "public.a")
+    seen: list[str] = []
+    following = client.follow(start(client, work, task_queue), child_type=TableResult, poll_seconds=0.2)
+    while True:
+        try:
+            event = next(following)
+        except StopIteration as end:
+            final = end.value
+            break
+        if isinstance(event, ChildCompleted):
+            seen.append(event.result.table)
+            steps.release()
+    assert seen == ["public.a", "public.waiting"]
+    assert [r.table for r in final.results] == ["public.waiting", "public.a"]
+
+
+def test_a_table_that_another_sync_holds_is_skipped_and_the_others_go_on(
+    client: TemporalClient, worker: WorkerProcess, steps: RecordedSteps, task_queue: str
+) -> None:
+    first = dataset("public.waiting")
+    holding = start(client, first, task_queue)
+    steps.wait_for("extract")
+    second = dataset("public.waiting", "public.a", connector=first.connector)
+    skipped, done = client.wait(start(client, second, task_queue)).results
+    assert (skipped.status, skipped.reason) == ("skipped", "another sync of this table is running")
+    assert done.status == "succeeded"
+    steps.release()
+    assert client.wait(holding).results[0].status == "succeeded"
+    assert len([c for c in steps.calls("extract") if c["table"] == "public.waiting"]) == 1
+
+
+def test_no_more_tables_run_at_once_than_allowed(
+    client: TemporalClient, worker: WorkerProcess, steps: RecordedSteps, task_queue: str
+) -> None:
+    work = dataset("public.waiting", "public.waiting_too", "public.a", max_parallel=2)
+    run = start(client, work, task_queue)
+    steps.wait_for("extract", 2)
+    assert len(client.describe(run).children) == 2
+    assert {c["table"] for c in steps.calls("open_window")} == {"public.waiting", "public.waiting_too"}
+    steps.release()
+    assert [r.status for r in client.wait(run).results] == ["succeeded"] * 3
+
+
+def test_cancelling_the_dataset_cancels_its_tables_and_closes_their_runs(
+    client: TemporalClient, worker: WorkerProcess, steps: RecordedSteps, task_queue: str
+) -> None:
+    run = start(client, dataset("public.waiting", "public.waiting_too"), task_queue)
+    steps.wait_for("extract", 2)
+    assert client.cancel_and_wait(run) == "cancelled"
+    for table in ("public.waiting", "public.waiting_too"):
+        assert (steps.run_row(table).status, steps.run_row(table).error) == ("failed", "cancelled")
+    with pytest.raises(WorkflowFailedError, match="cancelled"):
+        client.wait(run)
+
+
+def test_a_finished_dataset_is_read_not_repeated_also_by_a_smaller_selection(
+    client: TemporalClient, worker: WorkerProcess, steps: RecordedSteps, task_queue: str
+) -> None:
+    work = dataset("public.a", "public.b")
+    first = client.wait(start(client, work, task_queue))
+    fewer = work.model_copy(
+        update={"tables": (work.tables[1].model_copy(update={"dagster_run_id": "another", "trigger": "retry"}),)}
+    )
+    again = start(client, fewer, task_queue)
+    assert (again.attached, again.finished) == (True, True)
+    assert client.wait(again) == first
+    assert len(steps.calls("extract")) == 2
+
+
+def test_a_dataset_of_too_many_tables_is_refused_before_it_starts() -> None:
+    with pytest.raises(ValidationError, match="at most 1500"):
+        dataset(*(f"public.t{number}" for number in range(MAX_TABLES + 1)))
