@@ -73,6 +73,8 @@ def build_worker(
         max_heartbeat_throttle_interval=timedelta(seconds=settings.heartbeat_throttle_seconds),
         default_heartbeat_throttle_interval=timedelta(seconds=settings.heartbeat_throttle_seconds),
         graceful_shutdown_timeout=timedelta(seconds=grace_seconds),
+        # Workflow tasks wait this long for a dead worker's cache before another worker gets them; the default is 10 s.
+        sticky_queue_schedule_to_start_timeout=timedelta(seconds=2),
         **options,
     )
 

@@ -4,8 +4,7 @@
 ``DAGSTER_HOME``, ``TEMPORAL_ADDRESS``, ``BRIDGE_QUEUE``, ``BRIDGE_CONNECTOR`` and ``BRIDGE_TABLES`` in the environment.
 """
 
-from __future__ import annotations
-
+# No postponed annotations: Dagster reads those of an asset function as they stand.
 import os
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,6 @@
 """Dagster runs as processes on a real Temporal server: kill, re-execute, terminate."""
 
-from __future__ import annotations
-
+# No postponed annotations: Dagster reads those of an asset function as they stand.
 import os
 import signal
 import subprocess

@@ -1,0 +1,48 @@
+"""Committed histories replay on today's workflows: a change that would wedge running ones fails here.
+
+After a change that is meant (guarded by ``workflow.patched``): ``python -m tests.temporal_bridge.record_histories``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from temporalio.client import WorkflowHistory
+from temporalio.worker import Replayer
+
+from assets.settings import Settings
+from temporal_bridge.client import TemporalClient
+from temporal_bridge.codec import data_converter
+from temporal_bridge.worker import build_worker, workflow_types
+from tests.temporal_bridge.recorded_steps import RecordedSteps
+
+HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
+EXPECTED = {
+    "DataSourceSyncWorkflow-succeeded",
+    "DataSourceSyncWorkflow-failed",
+    "DataSourceSyncWorkflow-cancelled",
+    "DatasetSyncWorkflow-partial",
+}
+
+
+def test_every_workflow_has_a_committed_history() -> None:
+    assert {path.stem for path in HISTORIES} == EXPECTED
+    assert {path.stem.split("-")[0] for path in HISTORIES} == {workflow.__name__ for workflow in workflow_types()}
+
+
+@pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
+def test_a_committed_history_replays(path: Path) -> None:
+    replayer = Replayer(workflows=workflow_types(), data_converter=data_converter())
+    history = WorkflowHistory.from_json(path.stem, path.read_text())
+    asyncio.run(replayer.replay_workflow(history))
+
+
+def test_a_worker_with_every_workflow_can_be_constructed_in_the_sandbox(temporal_address: str, tmp_path: Path) -> None:
+    async def construct() -> str:
+        with TemporalClient(temporal_address) as client:
+            worker = build_worker(await client.connect(), Settings(task_queue="any"), RecordedSteps(tmp_path))
+            return worker.task_queue
+
+    assert asyncio.run(construct()) == "any"
