@@ -367,7 +367,7 @@ class SyncSteps:
         closed = result.model_copy(update={"completed_at": datetime.now(UTC), "run_group": work.run_group})
         self.catalog.end_table_run(closed, work)
         failpoint("after_record_before_cleanup")
-        self.lakehouse.clear_staging(work.connector, work.table, work.run_group)
+        self.lakehouse.clear_staging(work.connector, work.table)  # the workflow id is the lock: nobody else stages here
         failpoint("after_cleanup")
         return closed
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from orchestration.headrace import Headrace
 
 from assets.failpoints import WORKER_FAILPOINTS
 from assets.lakehouse.interface import TableId
+from assets.sync import TableResult
 from orchestration.embedded_postgres import EmbeddedPostgres
-from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
 from tests.behaviour.installation import Installation
 
@@ -42,30 +44,72 @@ def assert_clean_and_equal(shop: Installation) -> None:
     assert [path for path in staging.rglob("*") if path.is_file()] == []
 
 
+def change_source(shop: Installation) -> None:
+    shop.execute(
+        "UPDATE t SET name = 'changed', updated_at = now() WHERE id <= 300",
+        "DELETE FROM t WHERE id > 4900",
+        "INSERT INTO t SELECT i, 'new', NULL, now() FROM generate_series(6001, 6100) i",
+    )
+
+
+def synced(shop: Installation, **options: Any) -> TableResult:
+    """Sync the table on a stack of its own, which starts killed workers again."""
+    with LocalStack(shop.settings).start(temporal=True, worker=True, dagster=False):
+        (result,) = Headrace(home=shop.settings.home_path).sync("shop", [TABLE], **options).tables
+    return result
+
+
+def assert_first(result: TableResult) -> None:
+    assert (result.status, result.mode, result.equal, result.rows_bronze) == ("succeeded", "full", True, 5000)
+
+
+def assert_second(shop: Installation, result: TableResult) -> None:
+    assert (result.status, result.mode, result.equal) == ("succeeded", "incremental", True)
+    assert (result.rows_read, result.rows_deleted) == (400, 100)
+    bronze = shop.steps.lakehouse.state(TableId(layer="bronze", connector="shop", table=TABLE))
+    assert bronze is not None
+    assert bronze.rows == 5000 + 400 + 100
+    assert [run.status for run in shop.steps.catalog.table_runs("shop", TABLE)] == ["succeeded", "succeeded"]
+
+
+ALL = ",".join(f"{name}=kill" for name in WORKER_FAILPOINTS)
+
+
+def died_at(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "fired").iterdir()}
+
+
+def test_a_full_sync_that_dies_at_every_failpoint_in_turn_is_exact(
+    crashing: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_FAILPOINTS", ALL)
+    assert_first(synced(crashing))
+    assert died_at(tmp_path) == set(WORKER_FAILPOINTS)
+    assert_clean_and_equal(crashing)
+
+
+def test_an_incremental_sync_that_dies_at_every_failpoint_in_turn_is_exact(
+    crashing: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_first(synced(crashing))
+    change_source(crashing)
+    monkeypatch.setenv("HEADRACE_FAILPOINTS", ALL)
+    assert_second(crashing, synced(crashing, deletes="keys"))
+    assert died_at(tmp_path) == set(WORKER_FAILPOINTS)
+    assert_clean_and_equal(crashing)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORKER_FAILPOINTS)
-def test_a_worker_killed_at_a_failpoint_leaves_both_tables_equal_to_the_source(
+def test_a_worker_killed_at_one_failpoint_leaves_both_tables_equal_to_the_source(
     crashing: Installation, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HEADRACE_FAILPOINTS", f"{name}=kill")
-    hr = Headrace(home=crashing.settings.home_path)
-    with LocalStack(crashing.settings).start(temporal=True, worker=True, dagster=False):
-        (first,) = hr.sync("shop", [TABLE]).tables
-        assert (first.status, first.mode, first.equal, first.rows_bronze) == ("succeeded", "full", True, 5000)
-        assert (tmp_path / "fired" / name).exists()
-        assert_clean_and_equal(crashing)
-        (tmp_path / "fired" / name).unlink()
-        crashing.execute(
-            "UPDATE t SET name = 'changed', updated_at = now() WHERE id <= 300",
-            "DELETE FROM t WHERE id > 4900",
-            "INSERT INTO t SELECT i, 'new', NULL, now() FROM generate_series(6001, 6100) i",
-        )
-        (second,) = hr.sync("shop", [TABLE], deletes="keys").tables
-        assert (second.status, second.mode, second.equal) == ("succeeded", "incremental", True)
-        assert (second.rows_read, second.rows_deleted) == (400, 100)
-        assert (tmp_path / "fired" / name).exists()
+    assert_first(synced(crashing))
+    assert died_at(tmp_path) == {name}
     assert_clean_and_equal(crashing)
-    bronze = crashing.steps.lakehouse.state(TableId(layer="bronze", connector="shop", table=TABLE))
-    assert bronze is not None
-    assert bronze.rows == 5000 + 400 + 100
-    runs = crashing.steps.catalog.table_runs("shop", TABLE)
-    assert [run.status for run in runs] == ["succeeded", "succeeded"]
+    (tmp_path / "fired" / name).unlink()
+    change_source(crashing)
+    assert_second(crashing, synced(crashing, deletes="keys"))
+    assert died_at(tmp_path) == {name}
+    assert_clean_and_equal(crashing)
