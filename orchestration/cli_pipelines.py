@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -166,7 +166,7 @@ def remove(name: NameArgument, as_json: JsonOption = False, home: HomeOption = N
         print(f"Pipeline {name} is removed; its tables stay.")
 
 
-def _document(record: PipelineRecord) -> dict[str, object]:
+def _document(record: PipelineRecord) -> dict[str, Any]:
     return record.model_dump(mode="json") | {"schedule": record.schedule}
 
 

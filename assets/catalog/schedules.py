@@ -11,7 +11,10 @@ from assets.errors import ConfigurationError
 
 _INTERVAL = re.compile(r"([1-9][0-9]{0,5})(m|h|d)\Z")
 _SECONDS = {"m": 60, "h": 3600, "d": 86400}
-_CRON_FIELD = re.compile(r"[0-9A-Za-z*/,-]+\Z")
+_MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
+_DAYS = "sun|mon|tue|wed|thu|fri|sat"
+# The library would also take random (R) and hashed (H) fields, which mean another time in each process.
+_CRON_FIELD = re.compile(rf"(?:[0-9*/,-]|{_MONTHS}|{_DAYS})+\Z", re.IGNORECASE)
 _REMEDY = 'Write "cron:MINUTE HOUR DAY MONTH WEEKDAY", "every:15m" (m, h or d), or manual.'
 
 
