@@ -1,5 +1,7 @@
 """Bronze: every change as it came, plus where and when it was read."""
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow.compute makes its functions at import: no checker sees them.
 from __future__ import annotations
 
 import hashlib

@@ -1,5 +1,7 @@
 """The local engine: Delta tables on a folder, read by delta-rs, committed by Headrace's own log entries."""
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow.compute makes its functions at import: no checker sees them.
 from __future__ import annotations
 
 import hashlib

@@ -1,5 +1,7 @@
 """Connector type ``postgres``: full refresh and snapshot-exact incremental reading."""
 
+# pyright: reportArgumentType=false
+# SQL text is composed of quoted identifiers here, which is no LiteralString.
 from __future__ import annotations
 
 import json

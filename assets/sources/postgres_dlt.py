@@ -1,5 +1,7 @@
 """The dlt source of a PostgreSQL connector: one resource a table, Arrow tables, for any ``dlt.pipeline``."""
 
+# pyright: reportArgumentType=false, reportCallIssue=false
+# dlt's hints are wider than its annotations say.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence

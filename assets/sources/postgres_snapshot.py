@@ -1,5 +1,7 @@
 """PostgreSQL snapshots as watermarks: which row versions an earlier snapshot could not see."""
 
+# pyright: reportArgumentType=false, reportOperatorIssue=false
+# SQL text is composed of quoted identifiers here, which is no LiteralString.
 from __future__ import annotations
 
 from dataclasses import dataclass

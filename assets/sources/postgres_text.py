@@ -1,5 +1,7 @@
 """The careful reader: the server's own text by COPY, parsed by the type contract. Every value has a place."""
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow.compute makes its functions at import: no checker sees them.
 from __future__ import annotations
 
 import json

@@ -1,5 +1,6 @@
 """One installation with the six steps called in a row, without Temporal: the promise at the level of the data."""
 
+# pyright: reportArgumentType=false, reportCallIssue=false
 from __future__ import annotations
 
 import uuid

@@ -5,6 +5,7 @@
 """
 
 # No postponed annotations: Dagster reads those of an asset function as they stand.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 import os
 import sys
 from collections.abc import Iterator
@@ -51,7 +52,10 @@ def bronze_shop(context: dg.AssetExecutionContext) -> Iterator[Any]:
 
 
 def materialized_keys(instance: dg.DagsterInstance, run_id: str) -> set[dg.AssetKey | None]:
-    return {entry.asset_key for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)}
+    return {
+        entry.dagster_event.asset_key
+        for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    }
 
 
 def job() -> dg.JobDefinition:

@@ -1,5 +1,6 @@
 """Each missing prerequisite is its own failed check, with the fix to apply, and never the password."""
 
+# pyright: reportArgumentType=false, reportCallIssue=false
 from __future__ import annotations
 
 import socket
