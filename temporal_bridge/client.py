@@ -379,6 +379,18 @@ class TemporalClient:
             time.sleep(0.2)
         return status
 
+    def cancel_latest_and_wait(self, workflow_id: str, seconds: float = 60) -> str:
+        """`cancel_and_wait` for whatever runs under this id; ``not started`` if nothing ever did."""
+        from temporalio.service import RPCError, RPCStatusCode
+
+        run = WorkflowRun(workflow_id, "", "", "", self.namespace)
+        try:
+            return self.cancel_and_wait(run, seconds)
+        except RPCError as error:
+            if error.status != RPCStatusCode.NOT_FOUND:
+                raise
+            return "not started"
+
     async def _terminate(self, run: WorkflowRun, reason: str) -> None:
         await (await self._handle(run)).terminate(reason=reason)
 
@@ -428,7 +440,7 @@ class TemporalClient:
 
     async def _handle(self, run: WorkflowRun) -> WorkflowHandle[Any, Any]:
         client = await self._client()
-        return client.get_workflow_handle(run.workflow_id, run_id=run.run_id, result_type=run.result_type)
+        return client.get_workflow_handle(run.workflow_id, run_id=run.run_id or None, result_type=run.result_type)
 
     def _call(self, call: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """Run one call, and try again while the server is away, until the connect time is over."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg  # noqa: TID253
@@ -105,12 +106,13 @@ class PipesTemporalClient(dg.PipesClient, TreatAsResourceParam):
             dagster.Failure: the workflow failed, was cancelled or terminated, or timed out.
             BridgeError: Temporal is unreachable, no worker came, or the work was refused.
         """
-        with self.temporal.client() as client:
+        id = workflow_id or dagster_workflow_id(context)
+        with self.temporal.client() as client, self._obeying_interrupts(context, client, id):
             failpoint("dagster_before_start")
             run = client.start_workflow(
                 workflow,
                 input,
-                id=workflow_id or dagster_workflow_id(context),
+                id=id,
                 task_queue=task_queue,
                 result_type=result_type,
                 summary=_origin(context),
@@ -168,29 +170,31 @@ class PipesTemporalClient(dg.PipesClient, TreatAsResourceParam):
         failed: dict[str, Any] = {}
         with self.temporal.client() as client:
             for round_number in range(1, _MAX_ROUNDS + 1):
-                failpoint("dagster_before_start")
-                run = client.start_workflow(
-                    workflow,
-                    input,
-                    id=base_id if round_number == 1 else f"{base_id}/{round_number}",
-                    task_queue=task_queue,
-                    summary=_origin(context),
-                    selection=selection,
-                )
-                self._record(context, run)
-                failpoint("dagster_after_start")
-                failed, emitted = {}, set()
-                for result in self._items(context, client, run, item_type):
-                    if result.table not in wanted:
-                        continue
-                    undone = result.status == "failed" or getattr(result, "error_type", None) == "AlreadyRunning"
-                    if undone:
-                        failed[result.table] = result
-                    if undone and run.finished:
-                        continue  # recorded by an earlier execution: done again below
-                    yield from emit(result)
-                    emitted.add(result.table)
-                    failpoint("dagster_after_first_table")
+                id = base_id if round_number == 1 else f"{base_id}/{round_number}"
+                with self._obeying_interrupts(context, client, id):
+                    failpoint("dagster_before_start")
+                    run = client.start_workflow(
+                        workflow,
+                        input,
+                        id=id,
+                        task_queue=task_queue,
+                        summary=_origin(context),
+                        selection=selection,
+                    )
+                    self._record(context, run)
+                    failpoint("dagster_after_start")
+                    failed, emitted = {}, set()
+                    for result in self._items(context, client, run, item_type):
+                        if result.table not in wanted:
+                            continue
+                        undone = result.status == "failed" or getattr(result, "error_type", None) == "AlreadyRunning"
+                        if undone:
+                            failed[result.table] = result
+                        if undone and run.finished:
+                            continue  # recorded by an earlier execution: done again below
+                        yield from emit(result)
+                        emitted.add(result.table)
+                        failpoint("dagster_after_first_table")
                 wanted -= emitted
                 if not (run.finished and failed):
                     break
@@ -241,9 +245,6 @@ class PipesTemporalClient(dg.PipesClient, TreatAsResourceParam):
                     next_status_look = time.monotonic() + _STATUS_SECONDS
                     if self._canceling(context):
                         raise DagsterExecutionInterruptedError("the run is being cancelled")
-        except (DagsterExecutionInterruptedError, KeyboardInterrupt):
-            self._interrupted(context, client, run)
-            raise
         except WorkflowFailedError as error:
             raise dg.Failure(
                 f"{run.workflow_type} {error.status}: {error.what}",
@@ -255,16 +256,25 @@ class PipesTemporalClient(dg.PipesClient, TreatAsResourceParam):
         run = context.instance.get_run_by_id(context.run.run_id)
         return run is not None and run.status == dg.DagsterRunStatus.CANCELING
 
-    def _interrupted(self, context: Context, client: TemporalClient, run: WorkflowRun) -> None:
-        """A person's "Terminate" ends the work; an eviction or Ctrl-C leaves it, to be attached to."""
-        if self._forward_termination and self._canceling(context):
-            status = client.cancel_and_wait(run, self._cancel_seconds)
-            context.log.info(f"The run was terminated: workflow {run.workflow_id} is {status}.")
-        else:
-            context.log.info(
-                f"This process was interrupted; workflow {run.workflow_id} goes on. "
-                "Re-execute the run from failure to attach to it."
-            )
+    @contextmanager
+    def _obeying_interrupts(self, context: Context, client: TemporalClient, workflow_id: str) -> Iterator[None]:
+        """From before the start on: an interrupt between start and wait must not leave a terminated run's work.
+
+        A person's "Terminate" ends the work; an eviction or Ctrl-C leaves it, to be attached to.
+        """
+        try:
+            yield
+        # GeneratorExit: the interrupt was raised in Dagster's own code, while it stored what `stream` had yielded.
+        except (DagsterExecutionInterruptedError, KeyboardInterrupt, GeneratorExit):
+            if self._forward_termination and self._canceling(context):
+                status = client.cancel_latest_and_wait(workflow_id, self._cancel_seconds)
+                context.log.info(f"The run was terminated: workflow {workflow_id} is {status}.")
+            else:
+                context.log.info(
+                    f"This process was interrupted; workflow {workflow_id} goes on, if it was started. "
+                    "Re-execute the run from failure to attach to it."
+                )
+            raise
 
     def _record(self, context: Context, run: WorkflowRun) -> None:
         """Write the launch into the event log, with its link, before the first wait."""

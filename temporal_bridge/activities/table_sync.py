@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import logging
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from temporalio import activity
 from temporalio.exceptions import CancelledError
 
+from assets.errors import HeadraceError
 from assets.settings import Settings
 from assets.sync import CommitInfo, TableResult, TableSync, WindowPlan
 from temporal_bridge.activities.error_classification import classify, scrub
@@ -63,9 +65,9 @@ def _classified(step: Step) -> Step:
             raise
         except Exception as error:
             failure = classify(error)
-            logger.warning(
-                "%s failed in attempt %d: %s", step.__name__, activity.info().attempt, scrub(failure.message)
-            )
+            if not isinstance(error, HeadraceError):  # unexpected: where it came from; its own text may hold secrets
+                frames = "".join(traceback.format_tb(error.__traceback__))
+                logger.warning("%s: %s\n%s", step.__name__, failure.message, scrub(frames))
             # `from None`: a cause's text would stand in the history unscrubbed.
             raise failure from None
 

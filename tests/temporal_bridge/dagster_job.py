@@ -52,10 +52,8 @@ def bronze_shop(context: dg.AssetExecutionContext) -> Iterator[Any]:
 
 
 def materialized_keys(instance: dg.DagsterInstance, run_id: str) -> set[dg.AssetKey | None]:
-    return {
-        entry.dagster_event.asset_key
-        for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
-    }
+    entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    return {entry.dagster_event.asset_key for entry in entries if entry.dagster_event}
 
 
 def job() -> dg.JobDefinition:
@@ -70,10 +68,7 @@ def main(run_id: str, parent: str | None) -> int:
     with dg.DagsterInstance.get() as instance:
         run = instance.get_run_by_id(run_id)
         if run is None:
-            tags, parents = {}, {}
-            if parent:
-                tags = {"dagster/is_asset_resume_retry": "true"}
-                parents = {"parent_run_id": parent, "root_run_id": parent}
+            tags = {"dagster/is_asset_resume_retry": "true"} if parent else {}
             done = materialized_keys(instance, parent) if parent else set()
             wanted = [key(table) for table in os.environ["BRIDGE_TABLES"].split(",") if key(table) not in done]
             run = instance.create_run_for_job(
@@ -81,7 +76,8 @@ def main(run_id: str, parent: str | None) -> int:
                 run_id=run_id,
                 tags=tags,
                 asset_selection=frozenset(wanted),
-                **parents,
+                parent_run_id=parent,
+                root_run_id=parent,
             )
         dg_job = dg.reconstructable(job)
         from dagster._core.execution.api import execute_run

@@ -198,7 +198,7 @@ def test_a_failed_workflow_is_a_dagster_failure_with_its_cause(
     user_failure = failure.step_failure_data.user_failure_data
     assert user_failure is not None
     assert user_failure.description == "GreetingWorkflow failed: nobody is there"
-    assert user_failure.allow_retries is False
+    assert user_failure.metadata["error type"].value == "NobodyError"
 
 
 def test_the_run_group_follows_retries_from_failure_only(tmp_path: Path) -> None:
