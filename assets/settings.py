@@ -25,9 +25,13 @@ class Settings(BaseSettings):
     lakehouse_url: str | None = Field(
         default=None, description="Folder or `s3://bucket/prefix` of the tables; default: `lakehouse` in the home."
     )
-    staging_url: str | None = Field(default=None, description="Where parts are staged; default: `staging` beside the tables.")
+    staging_url: str | None = Field(
+        default=None, description="Where parts are staged; default: `staging` beside the tables."
+    )
     s3_endpoint_url: str | None = Field(default=None, description="Endpoint of an S3-compatible store.")
-    s3_access_key_id: SecretStr | None = Field(default=None, description="S3 access key; default: the ambient credentials.")
+    s3_access_key_id: SecretStr | None = Field(
+        default=None, description="S3 access key; default: the ambient credentials."
+    )
     s3_secret_access_key: SecretStr | None = Field(default=None, description="S3 secret key.")
     s3_region: str = Field(default="us-east-1", description="S3 region.")
     secret_key: SecretStr | None = Field(
@@ -37,10 +41,18 @@ class Settings(BaseSettings):
     extract_threads: int = Field(default=2, ge=1, le=64, description="Parallel readers of one table.")
     sync_concurrency: int = Field(default=4, ge=1, le=256, description="Tables synced at once by one worker.")
     memory_limit: str = Field(default="256MB", description="DuckDB memory limit of one reader or merge.")
-    heartbeat_timeout_seconds: float = Field(default=60, gt=0, description="After this silence an activity is given to another worker.")
-    heartbeat_throttle_seconds: float = Field(default=5, gt=0, description="Longest delay of a heartbeat; a cancel arrives with it.")
-    connect_timeout_seconds: float = Field(default=8, gt=0, description="Network timeout of one connection attempt to a source.")
-    read_silence_seconds: float = Field(default=110, gt=0, description="A source read without progress for this long fails.")
+    heartbeat_timeout_seconds: float = Field(
+        default=60, gt=0, description="After this silence an activity is given to another worker."
+    )
+    heartbeat_throttle_seconds: float = Field(
+        default=5, gt=0, description="Longest delay of a heartbeat; a cancel arrives with it."
+    )
+    connect_timeout_seconds: float = Field(
+        default=8, gt=0, description="Network timeout of one connection attempt to a source."
+    )
+    read_silence_seconds: float = Field(
+        default=110, gt=0, description="A source read without progress for this long fails."
+    )
     worker_wait_seconds: float = Field(default=300, gt=0, description="How long a run waits for a worker to appear.")
     verify_limit: int = Field(default=20, ge=0, le=10_000, description="Differing keys named by `verify`.")
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from orchestration.headrace import Headrace
 
 from assets.failpoints import WORKER_FAILPOINTS
 from assets.lakehouse.interface import TableId
 from assets.sync import TableResult
 from orchestration.embedded_postgres import EmbeddedPostgres
+from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
 from tests.behaviour.installation import Installation
 

@@ -1,0 +1,274 @@
+"""Connectors of the catalog as Dagster assets, without a restart when they change.
+
+No postponed annotations here: Dagster looks at a body's annotations as they stand.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster.components import DefsStateConfig, DefsStateConfigArgs
+
+from assets.settings import Settings
+from assets.sync import TableResult, TableSync
+from orchestration.registry_state import (
+    RegisteredConnector,
+    RegisteredPipeline,
+    RegisteredTable,
+    RegistryState,
+    read_registry,
+)
+from orchestration.table_metadata import layer_metadata
+
+STATE_KEY = "headrace-connectors"
+OWNER = "team:headrace"
+CHECK = "equals_source"
+PIPELINE_TAG, MODE_TAG, DELETES_TAG = "headrace/pipeline", "headrace/mode", "headrace/deletes"
+
+
+class ConnectorRegistry(dg.StateBackedComponent, dg.Model, dg.Resolvable):
+    """A source, a Bronze and a Silver asset a table, one multi-asset a connector, a schedule a pipeline."""
+
+    @property
+    def defs_state_config(self) -> DefsStateConfig:
+        return DefsStateConfig.from_args(DefsStateConfigArgs.versioned_state_storage(), default_key=STATE_KEY)
+
+    def write_state_to_path(self, state_path: Path) -> None:
+        state_path.write_text(read_registry(Settings()).model_dump_json())
+
+    def build_defs_from_state(self, context: dg.ComponentLoadContext, state_path: Path | None) -> dg.Definitions:
+        # nothing was recorded yet in a new home: the catalog itself is the state
+        state = RegistryState.model_validate_json(state_path.read_text()) if state_path else read_registry(Settings())
+        return registry_definitions(state)
+
+
+def registry_definitions(state: RegistryState) -> dg.Definitions:
+    """Build assets, checks, jobs, schedules and sensors from the registry's state."""
+    parts: list[dg.Definitions] = [connector_definitions(connector) for connector in state.connectors]
+    by_name = {connector.name: connector for connector in state.connectors}
+    parts += [
+        pipeline_definitions(pipeline, by_name[pipeline.connector])
+        for pipeline in state.pipelines
+        if pipeline.connector in by_name and pipeline.tables
+    ]
+    return dg.Definitions.merge(*parts) if parts else dg.Definitions()
+
+
+def connector_definitions(connector: RegisteredConnector) -> dg.Definitions:
+    """The assets of one connector."""
+    if not connector.tables:
+        return dg.Definitions()
+    sources = [
+        dg.AssetSpec(
+            ["source", connector.name, table.part],
+            group_name=connector.name,
+            kinds={connector.type, "source"},
+            owners=[OWNER],
+            description=f"Table {table.name} at the source.",
+            metadata={
+                "dagster/column_schema": dg.TableSchema(
+                    columns=[dg.TableColumn(name=c.name, type=c.source_type) for c in table.columns]
+                )
+            },
+        )
+        for table in connector.tables
+    ]
+    specs, checks = [], []
+    for table in connector.tables:
+        bronze = dg.AssetKey(["bronze", connector.name, table.part])
+        silver = dg.AssetKey(["silver", connector.name, table.part])
+        specs.append(
+            dg.AssetSpec(
+                bronze,
+                deps=[dg.AssetKey(["source", connector.name, table.part])],
+                description=f"Every change of {table.name} as it was read.",
+                kinds={"delta", "bronze", connector.type},
+                metadata=_table_metadata(table.bronze_name, table.bronze_uri),
+                **_common(connector),
+            )
+        )
+        specs.append(
+            dg.AssetSpec(
+                silver,
+                deps=[bronze],
+                description=f"The current rows of {table.name}: one a key.",
+                kinds={"delta", "silver", connector.type},
+                metadata=_table_metadata(table.silver_name, table.silver_uri),
+                **_common(connector),
+            )
+        )
+        checks.append(
+            dg.AssetCheckSpec(
+                CHECK, asset=silver, description="Silver's live rows equal the source's, in one snapshot."
+            )
+        )
+
+    @dg.multi_asset(
+        name=f"sync_{connector.name}",
+        specs=specs,
+        check_specs=checks,
+        can_subset=True,
+        pool=f"headrace_{connector.name}",
+    )
+    def sync(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        yield from sync_selected(context, connector)
+
+    return dg.Definitions(assets=[*sources, sync])
+
+
+def _common(connector: RegisteredConnector) -> dict[str, Any]:
+    return {
+        "group_name": connector.name,
+        "owners": [OWNER],
+        "skippable": True,
+        "tags": {"headrace/connector": connector.name},
+    }
+
+
+def _table_metadata(name: str, uri: str) -> dict[str, Any]:
+    return {
+        "dagster/table_name": name,
+        "dagster/uri": uri,
+        "dagster/storage_kind": "delta",
+    }
+
+
+def sync_selected(context: dg.AssetExecutionContext, connector: RegisteredConnector) -> Iterator[Any]:
+    """Sync the selected tables by `DatasetSyncWorkflow`; yield each table's results the moment it is done."""
+    from temporal_bridge.pipes import PipesTemporalClient, run_group
+    from temporal_bridge.resource import TemporalResource
+    from temporal_bridge.workflows.dataset_sync import DatasetSync, DatasetSyncWorkflow
+
+    settings = Settings()
+    selected = {
+        key.path[2] for key in (*context.selected_asset_keys, *(c.asset_key for c in context.selected_asset_check_keys))
+    }
+    tables = {table.name: table for table in connector.tables if table.part in selected}
+    group = run_group(context)
+    works = _works(context, settings, connector, list(tables), group)
+    client = PipesTemporalClient(
+        TemporalResource(ui_url=_temporal_ui(settings), worker_wait_seconds=settings.worker_wait_seconds)
+    )
+    dataset = DatasetSync(
+        connector=connector.name, tables=works, run_group=group, max_parallel=settings.sync_concurrency
+    )
+
+    def results(result: TableResult) -> Iterator[Any]:
+        yield from table_results(context, connector, tables[result.table], result)
+
+    yield from client.stream(
+        context=context,
+        workflow=DatasetSyncWorkflow.run,
+        input=dataset,
+        task_queue=settings.task_queue,
+        on_result=results,
+    )
+
+
+def _works(
+    context: dg.AssetExecutionContext, settings: Settings, connector: RegisteredConnector, tables: list[str], group: str
+) -> tuple[TableSync, ...]:
+    from assets.catalog.store import Catalog
+
+    tags = context.run.tags
+    trigger = "schedule" if "dagster/schedule_name" in tags else "dagster"
+    catalog = Catalog.from_settings(settings)
+    name = tags.get(PIPELINE_TAG)
+    pipeline = catalog.pipeline(name) if name else None
+    catalog.begin_run(group, connector.name, name, trigger, tables, dagster_run_id=context.run.run_id)
+    # the id of the run that began the work: a retry by another run is the same work
+    if pipeline:
+        works = [pipeline.table_sync(table, group, trigger=trigger, dagster_run_id=group) for table in tables]
+    else:
+        works = [
+            TableSync(connector=connector.name, table=t, run_group=group, trigger=trigger, dagster_run_id=group)
+            for t in tables
+        ]
+    override = {field: tags[tag] for field, tag in (("mode", MODE_TAG), ("deletes", DELETES_TAG)) if tag in tags}
+    return tuple(TableSync.model_validate(work.model_dump() | override) for work in works)
+
+
+def _temporal_ui(settings: Settings) -> str | None:
+    from orchestration.stack_record import running_stack
+
+    stack = running_stack(settings)
+    return stack.temporal_ui_url if stack else None
+
+
+def table_results(
+    context: dg.AssetExecutionContext, connector: RegisteredConnector, table: RegisteredTable, result: TableResult
+) -> Iterator[Any]:
+    """What one table's end means to Dagster: Bronze, then Silver with its check; nothing for a failed table."""
+    silver = dg.AssetKey(["silver", connector.name, table.part])
+    if result.status == "skipped":
+        context.log.info(f"{table.name}: skipped, {result.reason}")
+        return
+    if result.status == "failed":
+        context.log.error(f"{table.name}: {result.error}")
+        return
+    checked = dg.AssetCheckKey(silver, CHECK) in context.selected_asset_check_keys
+    check = dg.AssetCheckResult(
+        check_name=CHECK,
+        asset_key=silver,
+        passed=bool(result.equal),
+        severity=dg.AssetCheckSeverity.WARN,
+        description=result.reason or None,
+        metadata={"rows_silver": result.rows_silver},
+    )
+    for layer in ("bronze", "silver"):
+        key = dg.AssetKey([layer, connector.name, table.part])
+        if key in context.selected_asset_keys:
+            with_check = [check] if layer == "silver" and checked else []
+            yield dg.MaterializeResult(
+                asset_key=key,
+                metadata=layer_metadata(layer, table, connector.name, result),
+                check_results=with_check,
+            )
+        elif layer == "silver" and checked:
+            yield check
+
+
+def pipeline_definitions(pipeline: RegisteredPipeline, connector: RegisteredConnector) -> dg.Definitions:
+    """The job of one pipeline, and its schedule if it has one."""
+    parts = {table.name: table.part for table in connector.tables}
+    keys = [
+        dg.AssetKey([layer, connector.name, parts[table]])
+        for table in pipeline.tables
+        if table in parts
+        for layer in ("bronze", "silver")
+    ]
+    job = dg.define_asset_job(
+        f"pipeline_{pipeline.name}", selection=dg.AssetSelection.assets(*keys), tags={PIPELINE_TAG: pipeline.name}
+    )
+    status = dg.DefaultScheduleStatus.RUNNING if pipeline.active else dg.DefaultScheduleStatus.STOPPED
+    if pipeline.cron:
+        schedule = dg.ScheduleDefinition(
+            name=f"schedule_{pipeline.name}",
+            job=job,
+            cron_schedule=pipeline.cron,
+            execution_timezone=pipeline.timezone,
+            default_status=status,
+        )
+        return dg.Definitions(jobs=[job], schedules=[schedule])
+    if pipeline.interval_seconds:
+
+        @dg.sensor(
+            name=f"interval_{pipeline.name}",
+            job=job,
+            minimum_interval_seconds=pipeline.interval_seconds,
+            default_status=dg.DefaultSensorStatus.RUNNING if pipeline.active else dg.DefaultSensorStatus.STOPPED,
+        )
+        def interval(context: dg.SensorEvaluationContext) -> dg.RunRequest:
+            # the tick is the key: two daemons request one run
+            number = int(_now() // (pipeline.interval_seconds or 1))
+            return dg.RunRequest(run_key=f"{pipeline.name}/{number}", tags={PIPELINE_TAG: pipeline.name})
+
+        return dg.Definitions(jobs=[job], sensors=[interval])
+    return dg.Definitions(jobs=[job])
+
+
+def _now() -> float:
+    import time
+
+    return time.time()

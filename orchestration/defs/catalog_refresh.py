@@ -1,0 +1,49 @@
+"""Connectors that change in the catalog appear as assets without a restart."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from typing import Any
+
+import dagster as dg
+
+from assets.settings import Settings
+
+LOCATION = "headrace"
+_REFRESH = """
+mutation ($location: String!, $key: String!) {
+  refreshComponentState(locationName: $location, defsStateKey: $key) {
+    __typename ... on PythonError { message } ... on UnauthorizedError { message } } }
+"""
+
+
+def refresh_component_state(url: str, timeout: float = 60) -> str:
+    """Ask a Dagster webserver to read the catalog again and to reload. Returns the answer's type name."""
+    from orchestration.components.connector_registry import STATE_KEY
+
+    body = json.dumps({"query": _REFRESH, "variables": {"location": LOCATION, "key": STATE_KEY}}).encode()
+    request = urllib.request.Request(f"{url}/graphql", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=timeout) as answer:
+        document: dict[str, Any] = json.load(answer)
+    if document.get("errors"):
+        raise dg.DagsterInvariantViolationError(str(document["errors"][0].get("message"))[:1000])
+    return str(document["data"]["refreshComponentState"]["__typename"])
+
+
+@dg.sensor(minimum_interval_seconds=5, default_status=dg.DefaultSensorStatus.RUNNING)
+def catalog_refresh(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """Reload the assets when the catalog's version has changed."""
+    from assets.catalog.store import Catalog
+    from orchestration.stack_record import running_stack
+
+    settings = Settings()
+    version = Catalog.from_settings(settings).version()
+    if context.cursor == version:
+        return dg.SkipReason("the catalog has not changed")
+    stack = running_stack(settings)
+    if stack is None or not stack.dagster_url:
+        return dg.SkipReason("no webserver of this installation is running")
+    answer = refresh_component_state(stack.dagster_url)
+    context.log.info(f"The catalog changed: {answer}")
+    return dg.SensorResult(cursor=version)

@@ -1,0 +1,115 @@
+"""What Dagster's assets are made from: connectors with their tables, and pipelines. References only, never a secret."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from assets.errors import HeadraceError
+from assets.lakehouse.interface import Lakehouse, TableId, open_lakehouse
+from assets.naming import table_slug
+from assets.settings import Settings
+from assets.sync import Column, Model
+
+
+class RegisteredTable(Model):
+    """A table as an asset: ``part`` is the last part of its asset keys."""
+
+    name: str
+    part: str
+    columns: tuple[Column, ...] = ()
+    key: tuple[str, ...] = ()
+    bronze_uri: str
+    silver_uri: str
+    bronze_name: str
+    silver_name: str
+
+
+class RegisteredConnector(Model):
+    name: str
+    type: str
+    tables: tuple[RegisteredTable, ...] = ()
+    error: str | None = None
+
+
+class RegisteredPipeline(Model):
+    name: str
+    connector: str
+    tables: tuple[str, ...]
+    cron: str | None = None
+    interval_seconds: int | None = None
+    timezone: str = "UTC"
+    active: bool = True
+
+
+class RegistryState(Model):
+    version: str
+    connectors: tuple[RegisteredConnector, ...] = ()
+    pipelines: tuple[RegisteredPipeline, ...] = ()
+
+
+def asset_parts(tables: Sequence[str]) -> dict[str, str]:
+    """The last part of each table's asset keys: its own name, or its slug where names would meet in an identifier."""
+    identifiers = ["".join(c if c.isalnum() and c.isascii() else "_" for c in name) for name in tables]
+    plain = {
+        name
+        for name, identifier in zip(tables, identifiers, strict=True)
+        if identifiers.count(identifier) == 1 and identifier == name.replace(".", "_")
+    }
+    return {name: name if name in plain else table_slug(name) for name in tables}
+
+
+def read_registry(settings: Settings) -> RegistryState:
+    """Read the catalog and ask each source for its tables. A source that does not answer keeps the tables it has."""
+    from assets.catalog.store import Catalog
+
+    catalog, lakehouse = Catalog.from_settings(settings), open_lakehouse(settings)
+    connectors = []
+    for record in catalog.connectors():
+        error = None
+        found: list[tuple[str, tuple[Column, ...], tuple[str, ...]]] = []
+        try:
+            for table in catalog.connector(record.name).discover():
+                if table.refusal is None and table.kind in ("table", "partitioned"):
+                    found.append((table.name, table.columns, table.primary_key))
+        except HeadraceError as unreachable:
+            error = unreachable.text
+            found = [
+                (run.table, run.result.columns if run.result else (), run.result.key if run.result else ())
+                for run in catalog.latest_table_runs(record.name)
+            ]
+        parts = asset_parts([name for name, _, _ in found])
+        tables = tuple(_table(lakehouse, record.name, name, parts[name], columns, key) for name, columns, key in found)
+        connectors.append(RegisteredConnector(name=record.name, type=record.type, tables=tables, error=error))
+    pipelines = []
+    for pipeline in catalog.pipelines():
+        known = {t.name for c in connectors if c.name == pipeline.connector for t in c.tables}
+        wanted = known if pipeline.all_tables else {t.name for t in pipeline.tables} & known
+        pipelines.append(
+            RegisteredPipeline(
+                name=pipeline.name,
+                connector=pipeline.connector,
+                tables=tuple(sorted(wanted)),
+                cron=pipeline.schedule_expression if pipeline.schedule_kind == "cron" else None,
+                interval_seconds=pipeline.interval_seconds,
+                timezone=pipeline.timezone,
+                active=pipeline.active,
+            )
+        )
+    return RegistryState(version=catalog.version(), connectors=tuple(connectors), pipelines=tuple(pipelines))
+
+
+def _table(
+    lakehouse: Lakehouse, connector: str, name: str, part: str, columns: tuple[Column, ...], key: tuple[str, ...]
+) -> RegisteredTable:
+    bronze = TableId(layer="bronze", connector=connector, table=name)
+    silver = TableId(layer="silver", connector=connector, table=name)
+    return RegisteredTable(
+        name=name,
+        part=part,
+        columns=columns,
+        key=key,
+        bronze_uri=lakehouse.uri(bronze),
+        silver_uri=lakehouse.uri(silver),
+        bronze_name=lakehouse.qualified_name(bronze),
+        silver_name=lakehouse.qualified_name(silver),
+    )
