@@ -145,7 +145,7 @@ class Lakehouse(ABC):
 
     @abstractmethod
     def rows_of_run(self, table: TableId, tag: str) -> AbstractContextManager[pa.RecordBatchReader]:
-        """Stream what one run group added to a Bronze table (whole files, from the commit's own file list or column)."""
+        """Stream what one tag added to a Bronze table: the files of its commit."""
 
     @abstractmethod
     def count_live(self, table: TableId) -> int:

@@ -29,7 +29,7 @@ class ConnectorConfig(BaseModel):
 
 
 class CarefulReadNeeded(Exception):
-    """Raised by ``batches()``: a value needs the careful reader. Discard what was read and use ``careful_batches()``."""
+    """A value needs the careful reader: discard what ``batches()`` gave and use ``careful_batches()``."""
 
 
 class TableRead(ABC):
@@ -90,7 +90,7 @@ class Connector(ABC):
 
     @abstractmethod
     def check(self) -> list[CheckResult]:
-        """Try each prerequisite in turn (network, TLS, login, database, grants), all within 10 seconds. Never raises."""
+        """Try each prerequisite in turn, all within 10 seconds. Never raises."""
 
     @abstractmethod
     def discover(self, tables: Sequence[str] | None = None) -> list[SourceTable]:

@@ -59,7 +59,8 @@ WITH RECURSIVE base(domain, type, modifier) AS (
 SELECT a.attrelid::bigint, a.attname, format_type(a.atttypid, a.atttypmod), t.typname,
        coalesce(b.modifier, a.atttypmod), t.typnamespace = 'pg_catalog'::regnamespace, a.attnotnull
 FROM pg_attribute a
-LEFT JOIN base b ON b.domain = a.atttypid AND NOT EXISTS (SELECT 1 FROM pg_type d WHERE d.oid = b.type AND d.typtype = 'd')
+LEFT JOIN base b ON b.domain = a.atttypid
+     AND NOT EXISTS (SELECT 1 FROM pg_type d WHERE d.oid = b.type AND d.typtype = 'd')
 JOIN pg_type t ON t.oid = coalesce(b.type, a.atttypid)
 WHERE a.attrelid = ANY(%s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attrelid, a.attnum

@@ -45,7 +45,9 @@ def postgres_source(
     def resource(table: SourceTable) -> Any:
         cursor = (incremental or {}).get(table.name)
 
-        def rows(updated: Any = dlt.sources.incremental(cursor) if cursor else None) -> Iterator[pa.Table]:
+        since = dlt.sources.incremental(cursor) if cursor else None  # dlt finds it as a default
+
+        def rows(updated: Any = since) -> Iterator[pa.Table]:
             yield from table_batches(connector, table)
 
         return dlt.resource(

@@ -146,7 +146,8 @@ class FastReader:
                         return
                     if batch.num_rows:
                         arrays = [
-                            c if c.type == f.type else c.cast(f.type) for c, f in zip(batch.columns, self._schema)
+                            c if c.type == f.type else c.cast(f.type)
+                            for c, f in zip(batch.columns, self._schema, strict=True)
                         ]
                         self._ready.put(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
         finally:
