@@ -1,0 +1,140 @@
+"""The catalog as Dagster sees it, and one real materialization through a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from assets.settings import Settings
+from assets.sync import Column
+from orchestration.components.connector_registry import CHECK, PIPELINE_TAG, registry_definitions
+from orchestration.embedded_postgres import EmbeddedPostgres
+from orchestration.headrace import Headrace
+from orchestration.local import LocalStack
+from orchestration.registry_state import (
+    RegisteredConnector,
+    RegisteredPipeline,
+    RegisteredTable,
+    RegistryState,
+    asset_parts,
+    read_registry,
+)
+
+
+def table(name: str) -> RegisteredTable:
+    return RegisteredTable(
+        name=name,
+        part=asset_parts([name])[name],
+        columns=(Column(name="id", source_type="integer", arrow_type="int32"),),
+        key=("id",),
+        bronze_uri=f"/tables/bronze/{name}",
+        silver_uri=f"/tables/silver/{name}",
+        bronze_name=f"headrace.bronze.{name}",
+        silver_name=f"headrace.silver.{name}",
+    )
+
+
+def state(*tables: str, pipelines: tuple[RegisteredPipeline, ...] = ()) -> RegistryState:
+    connector = RegisteredConnector(name="shop", type="postgres", tables=tuple(table(name) for name in tables))
+    return RegistryState(version="1", connectors=(connector,), pipelines=pipelines)
+
+
+def test_each_table_is_a_source_a_bronze_and_a_silver_asset_in_the_connectors_group() -> None:
+    graph = registry_definitions(state("public.a", "public.b")).resolve_asset_graph()
+    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == {
+        f"{layer}/shop/public.{name}" for layer in ("source", "bronze", "silver") for name in "ab"
+    }
+    silver = graph.get(dg.AssetKey(["silver", "shop", "public.a"]))
+    assert silver.parent_keys == {dg.AssetKey(["bronze", "shop", "public.a"])}
+    assert graph.get(dg.AssetKey(["bronze", "shop", "public.a"])).parent_keys == {
+        dg.AssetKey(["source", "shop", "public.a"])
+    }
+    assert silver.group_name == "shop"
+    assert silver.kinds == {"delta", "silver", "postgres"}
+    assert silver.owners == ["team:headrace"]
+    assert graph.asset_check_keys == {
+        dg.AssetCheckKey(dg.AssetKey(["silver", "shop", f"public.{n}"]), CHECK) for n in "ab"
+    }
+
+
+def test_tables_whose_names_meet_in_an_identifier_keep_keys_of_their_own() -> None:
+    names = ["public.a_b", "public.a.b", "public.a b", 'public.a"b', "public.A_b", "public.emoji 🚰"]
+    parts = asset_parts(names)
+    assert len(set(parts.values())) == len(names)
+    assert parts["public.A_b"] == "public.A_b"
+    tables = tuple(table(name).model_copy(update={"part": parts[name]}) for name in names)
+    connector = RegisteredConnector(name="shop", type="postgres", tables=tables)
+    graph = registry_definitions(RegistryState(version="1", connectors=(connector,))).resolve_asset_graph()
+    assert len(graph.get_all_asset_keys()) == 3 * len(names)
+
+
+def test_a_pipeline_with_a_cron_has_a_schedule_in_its_time_zone_and_a_paused_one_does_not_run() -> None:
+    pipelines = (
+        RegisteredPipeline(
+            name="hourly", connector="shop", tables=("public.a",), cron="5 * * * *", timezone="Europe/Paris"
+        ),
+        RegisteredPipeline(name="paused", connector="shop", tables=("public.a",), cron="0 1 * * *", active=False),
+        RegisteredPipeline(name="often", connector="shop", tables=("public.a",), interval_seconds=900),
+        RegisteredPipeline(name="manual", connector="shop", tables=("public.a",)),
+    )
+    repository = registry_definitions(state("public.a", "public.b", pipelines=pipelines)).get_repository_def()
+    schedules = {schedule.name: schedule for schedule in repository.schedule_defs}
+    assert set(schedules) == {"schedule_hourly", "schedule_paused"}
+    assert schedules["schedule_hourly"].execution_timezone == "Europe/Paris"
+    assert schedules["schedule_hourly"].default_status is dg.DefaultScheduleStatus.RUNNING
+    assert schedules["schedule_paused"].default_status is dg.DefaultScheduleStatus.STOPPED
+    (sensor,) = repository.sensor_defs
+    assert (sensor.name, sensor.minimum_interval_seconds) == ("interval_often", 900)
+    job = repository.get_job("pipeline_hourly")
+    assert job.tags[PIPELINE_TAG] == "hourly"
+    assert {key.path[2] for key in job.asset_layer.selected_asset_keys} == {"public.a"}
+
+
+def test_hundreds_of_tables_are_one_step() -> None:
+    repository = registry_definitions(state(*(f"public.t{i}" for i in range(500)))).get_repository_def()
+    (job,) = [job for job in repository.get_all_jobs() if job.name == "__ASSET_JOB"]
+    assert [node.name for node in job.nodes] == ["sync_shop"]
+
+
+@pytest.fixture
+def shop(
+    headrace_home: Path,
+    postgres: EmbeddedPostgres,
+    database: Callable[[], str],
+) -> Headrace:
+    name = database()
+    with postgres.connect(name, autocommit=True) as connection:
+        connection.execute('CREATE TABLE orders (id int PRIMARY KEY, "Total" numeric(10, 2), updated_at timestamptz)')
+        connection.execute("INSERT INTO orders SELECT i, i / 3.0, now() FROM generate_series(1, 50) i")
+        connection.execute("CREATE TABLE customers (id int PRIMARY KEY)")
+    hr = Headrace(home=headrace_home)
+    hr.connectors.add("shop", "postgres", postgres.config(name))
+    return hr
+
+
+def test_materializing_a_subset_syncs_it_and_reports_rows_schema_lineage_and_proof(
+    shop: Headrace, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    definitions = registry_definitions(read_registry(settings))
+    with LocalStack(settings).start(temporal=True, worker=True, dagster=False) as stack:
+        monkeypatch.setenv("TEMPORAL_ADDRESS", stack.record.temporal_address)
+        with dg.DagsterInstance.ephemeral() as instance:
+            (assets,) = [a for a in definitions.assets or [] if isinstance(a, dg.AssetsDefinition)]
+            keys: Any = [dg.AssetKey([layer, "shop", "public.orders"]) for layer in ("bronze", "silver")]
+            result = dg.materialize([assets], selection=keys, instance=instance)
+            assert result.success
+            events = {e.asset_key: e.materialization for e in result.get_asset_materialization_events()}
+            assert set(events) == set(keys)
+            silver = events[keys[1]].metadata
+            assert silver["dagster/row_count"].value == 50
+            schema: Any = silver["dagster/column_schema"].value
+            assert {"id", "total", "updated_at"} == {column.name for column in schema.columns}
+            lineage: Any = silver["dagster/column_lineage"].value
+            assert lineage.deps_by_column["total"] == [dg.TableColumnDep(asset_key=keys[0], column_name="Total")]
+            (check,) = result.get_asset_check_evaluations()
+            assert (check.check_name, check.passed) == (CHECK, True)
+    assert [t.rows for t in shop.tables("shop") if t.table == "public.orders"] == [50]
