@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from orchestration.stack_record import StackRecord
     from temporal_bridge.client import TemporalClient, WorkflowProgress, WorkflowRun
 
+logger = logging.getLogger(__name__)
 CANCEL_SECONDS = 30
 
 
@@ -28,14 +31,12 @@ def new_run_group() -> str:
 
 
 @contextlib.contextmanager
-def temporal_in_use(settings: Settings, *, may_start: bool) -> Iterator[TemporalClient]:
-    """Yield a client of the running stack, or of one started for the duration of the block.
+def temporal_in_use(settings: Settings, *, may_start: bool) -> Iterator[tuple[TemporalClient, StackRecord]]:
+    """Yield a client of the running stack, or of one started for the duration of the block, and the stack's record.
 
     Raises:
         ConfigurationError: no stack runs and none may be started.
     """
-    import os
-
     from orchestration.local import running_stack, stack_in_use
 
     if not may_start and not os.environ.get("TEMPORAL_ADDRESS") and running_stack(settings) is None:
@@ -45,7 +46,7 @@ def temporal_in_use(settings: Settings, *, may_start: bool) -> Iterator[Temporal
             remedy="Start one with: headrace up. Or wait for the sync: leave --no-wait out.",
         )
     with stack_in_use(settings) as record, _client(settings, record) as client:
-        yield client
+        yield client, record
 
 
 def _client(settings: Settings, record: StackRecord) -> TemporalClient:
@@ -72,6 +73,32 @@ def reconcile(catalog: Catalog, client: TemporalClient) -> int:
             raise
 
     return catalog.reconcile(alive)
+
+
+def finish_earlier(catalog: Catalog, client: TemporalClient, connector: str, tables: Sequence[str]) -> None:
+    """Wait for what an earlier command left of these tables: its stack died, and Temporal takes the work up again.
+
+    Without this, the new sync would find the tables held, skip them, and end the stack under the work once more.
+    """
+    from temporal_bridge.client import WorkflowFailedError, WorkflowRun
+
+    wanted = set(tables)
+    ids: dict[str, None] = {}
+    for run in catalog.runs(connector=connector, open_only=True, limit=1000):
+        if not wanted.isdisjoint(run.tables):
+            rows = [row for row in run.table_runs if row.table in wanted and row.status == "running"]
+            names = [run.workflow_id] if run.workflow_id else [row.workflow_id for row in rows]
+            ids.update(dict.fromkeys(name for name in names if name))
+    for workflow_id in ids:
+        earlier = WorkflowRun(
+            workflow_id=workflow_id, run_id="", workflow_type="", task_queue="", namespace=client.namespace
+        )
+        if client.describe(earlier, children=False).status == "running":
+            logger.warning("waiting for %s, which an earlier command left", workflow_id)
+            with contextlib.suppress(WorkflowFailedError):  # its rows tell; what counts here is that it has ended
+                client.wait(earlier)
+    if ids:
+        reconcile(catalog, client)
 
 
 class DatasetRun:

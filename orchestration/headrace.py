@@ -136,12 +136,14 @@ class Headrace:
     def _run(
         self, connector: str, run_group: str, works: list[TableSync], wait: bool, progress: Progress | None
     ) -> SyncReport:
-        from orchestration.dataset_run import DatasetRun, reconcile, temporal_in_use
+        from orchestration.dataset_run import DatasetRun, finish_earlier, reconcile, temporal_in_use
 
         if not works:
             return SyncReport(connector=connector, run_group=run_group, waited=wait)
-        with temporal_in_use(self.settings, may_start=wait) as client:
+        with temporal_in_use(self.settings, may_start=wait) as (client, stack):
             reconcile(self.catalog, client)
+            if stack.transient:
+                finish_earlier(self.catalog, client, connector, [work.table for work in works])
             return DatasetRun(self.settings, self.catalog, works).run(client, progress, wait)
 
     def verify(

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 
 from assets.catalog.models import RunRow, TableRunRow, now
 from assets.catalog.records import TERMINAL, RunRecord, TableRunRecord
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 ABANDONED_AFTER = timedelta(minutes=1)
-"""A run without a workflow that is known yet is being started; after this silence it is not."""
+"""A run whose workflow is not there yet is being started; after this silence it is not."""
+UNKNOWN_ABANDONED_AFTER = timedelta(minutes=10)
+"""The same where no workflow was named (Dagster names one a table later); longer than the wait for a worker."""
 MAX_TEXT = 8_000
 _RESULT_COLUMNS = (
     "mode",
@@ -143,13 +145,14 @@ class RunHistory:
             if error:
                 run.status, run.error = "failed", error[:MAX_TEXT]
 
-    def reconcile(self, alive: Alive, *, abandoned_after: timedelta = ABANDONED_AFTER) -> int:
+    def reconcile(self, alive: Alive, *, abandoned_after: timedelta | None = None) -> int:
         """Close the rows of runs whose workflow is gone. Returns how many tables and runs were closed.
 
         Args:
             alive: the status of the workflow with that id (``running``, ...), or None if there is none. It is called
                 outside any transaction; what it raises is passed on and nothing is closed.
-            abandoned_after: silence after which a run that nothing carries is given up.
+            abandoned_after: silence after which a run that nothing carries is given up; default: a minute, ten where
+                no workflow of it was named.
         """
         with self._reading() as session:
             tables = [
@@ -177,7 +180,7 @@ class RunHistory:
                 last = max([run.started_at, *(row.completed_at or row.started_at for row in rows)])
                 if _close_if_done(session, run):
                     closed += 1
-                elif now() - last >= abandoned_after:
+                elif now() - last >= (abandoned_after if abandoned_after is not None else _patience(workflow)):
                     _end_run(session, run, "the workflow ended before this table was synced")
                     closed += 1
         return closed
@@ -256,7 +259,11 @@ class RunHistory:
             return [_table_run_record(row) for row in session.scalars(query)]
 
 
-def _open_runs():
+def _patience(workflow: str | None) -> timedelta:
+    return ABANDONED_AFTER if workflow else UNKNOWN_ABANDONED_AFTER
+
+
+def _open_runs() -> Select[RunRow]:
     return select(RunRow).where(RunRow.status == "running")
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from assets.settings import Settings
+from assets.sync import TableSync
 from orchestration import Headrace
 from orchestration.embedded_postgres import EmbeddedPostgres
 from orchestration.local import LocalStack
@@ -90,11 +95,39 @@ def test_a_sync_without_a_stack_starts_one_for_its_own_duration(shop: Headrace) 
 
 def test_a_run_whose_workflow_is_gone_is_closed_by_the_next_look(shop: Headrace) -> None:
     shop.catalog.begin_run("lost", "shop", tables=["public.orders"], workflow_id="dataset/shop/lost")
-    from assets.sync import TableSync
-
     shop.catalog.begin_table_run(TableSync(connector="shop", table="public.orders", run_group="lost"), "sync/lost")
     with LocalStack(Settings(home=shop.settings.home)) as stack:
         stack.start(worker=False)
         assert shop.status().open_runs == ()
     run = shop.catalog.run("lost")
     assert (run.status, run.table_runs[0].error_type) == ("failed", "Abandoned")
+
+
+def test_a_sync_killed_in_the_middle_is_finished_by_the_next_one(
+    shop: Headrace, postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = shop.settings.home_path
+    monkeypatch.setenv("HEADRACE_HEARTBEAT_TIMEOUT_SECONDS", "2")
+    monkeypatch.setenv("HEADRACE_HEARTBEAT_THROTTLE_SECONDS", "0.3")
+    database = shop.connectors.show("shop").config["database"]
+    with postgres.connect(database) as lock:
+        lock.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")  # the extraction waits for it
+        killed = subprocess.Popen(
+            [sys.executable, "-m", "orchestration.cli", "sync", "shop", "public.orders"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 90
+        while not shop.catalog.table_runs("shop", "public.orders"):
+            assert killed.poll() is None and time.monotonic() < deadline
+            time.sleep(0.2)
+        killed.kill()
+        killed.wait()
+        lock.rollback()
+    assert [run.status for run in shop.catalog.runs()] == ["running"]
+    heartbeats = {name: value for name, value in os.environ.items() if name.startswith("HEADRACE_HEARTBEAT")}
+    synced = document(headrace(home, "sync", "shop", "public.orders", "--json", **heartbeats))
+    (table,) = synced["tables"]
+    assert (table["status"], table["equal"], table["mode"]) == ("succeeded", True, "incremental")
+    runs = shop.catalog.runs()
+    assert [(run.status, run.table_runs[0].rows_silver) for run in runs] == [("succeeded", 500)] * 2

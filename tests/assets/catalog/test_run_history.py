@@ -120,6 +120,15 @@ def test_reconcile_closes_a_run_whose_tables_never_began(catalog: Catalog) -> No
     assert {row.table: row.status for row in run.table_runs} == {"public.a": "failed", "public.b": "failed"}
 
 
+def test_reconcile_gives_a_run_without_a_named_workflow_more_time(catalog: Catalog) -> None:
+    catalog.begin_run("run1", "shop", tables=["public.a"], dagster_run_id="d1")
+    assert catalog.reconcile(nothing_runs) == 0
+    catalog.begin_table_run(work("public.a"), "wf")
+    assert catalog.reconcile({"wf": "running"}.get) == 0
+    assert catalog.reconcile(nothing_runs) == 2
+    assert catalog.run("run1").status == "failed"
+
+
 def test_reconcile_closes_nothing_when_temporal_cannot_be_asked(catalog: Catalog) -> None:
     catalog.begin_table_run(work(), "wf")
 
