@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from assets.failpoints import WORKER_FAILPOINTS
@@ -113,3 +116,20 @@ def test_a_worker_killed_at_one_failpoint_leaves_both_tables_equal_to_the_source
     assert_second(crashing, synced(crashing, deletes="keys"))
     assert died_at(tmp_path) == {name}
     assert_clean_and_equal(crashing)
+
+
+def test_a_killed_temporal_server_comes_back_with_its_file_and_the_sync_ends_exact(crashing: Installation) -> None:
+    crashing.execute("INSERT INTO t SELECT i, 'more', i, now() FROM generate_series(10001, 200000) i")
+    hr = Headrace(home=crashing.settings.home_path)
+    stack = LocalStack(crashing.settings).start(temporal=True, worker=True, dagster=False)
+    with stack, ThreadPoolExecutor(1) as background:
+        running = background.submit(hr.sync, "shop", [TABLE])
+        while not crashing.steps.catalog.table_runs("shop", TABLE):
+            assert not running.done()
+            time.sleep(0.02)
+        (server,) = [p for p in psutil.Process().children(recursive=True) if p.name() == "temporal"]
+        server.kill()
+        (result,) = running.result().tables
+    assert (result.status, result.equal, result.rows_silver) == ("succeeded", True, 195_000)
+    assert_clean_and_equal(crashing)
+    assert [run.status for run in crashing.steps.catalog.table_runs("shop", TABLE)] == ["succeeded"]
