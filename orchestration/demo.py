@@ -116,7 +116,7 @@ def _first_sync(dagster_url: str, lakehouse: Lakehouse, console: Console) -> str
 
     with _bar(console, "tables") as bar:
         task = bar.add_task("First sync, full, through Dagster", total=len(demo_shop.TABLES))
-        run_id = launch_assets(dagster_url, CONNECTOR, RUN_DEADLINE_SECONDS)
+        run_id = launch_assets(dagster_url, CONNECTOR, 45)
         waiting = _InBackground(lambda: wait_for_run(dagster_url, run_id, RUN_DEADLINE_SECONDS))
         while waiting.is_alive():
             bar.update(task, completed=sum(version >= 0 for version in _versions(lakehouse, "silver").values()))
@@ -244,8 +244,11 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=Path(".demo"), help="folder for everything the demo writes")
     home = parser.parse_args().home.expanduser().resolve()
     console = Console()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an orderly end, as with Ctrl-C
     try:
         code = run(home, console)
+    except KeyboardInterrupt:
+        code = 130
     except HeadraceError as error:
         console.print(f"[bold red]{error.text}", markup=False)
         code = 1

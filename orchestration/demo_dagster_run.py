@@ -19,6 +19,10 @@ mutation ($params: ExecutionParams!) { launchPipelineExecution(executionParams: 
   __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
   ... on RunConfigValidationInvalid { errors { message } } ... on InvalidSubsetError { message } } }
 """
+_LOAD_ERROR = """
+query { workspaceOrError { ... on Workspace { locationEntries {
+  locationOrLoadError { ... on PythonError { message } } } } } }
+"""
 _STATUS = "query ($id: ID!) { runOrError(runId: $id) { __typename ... on Run { status } } }"
 
 
@@ -30,6 +34,11 @@ def _ask(url: str, query: str, variables: dict[str, Any] | None = None) -> dict[
     if document.get("errors"):
         raise ServerProcessError(str(document["errors"][0].get("message"))[:2000], where=_WHERE)
     return document["data"]
+
+
+def _load_error(url: str) -> str:
+    entries = _ask(url, _LOAD_ERROR)["workspaceOrError"].get("locationEntries", [])
+    return " ".join(str((entry["locationOrLoadError"] or {}).get("message") or "") for entry in entries)[-2000:]
 
 
 def launch_assets(url: str, connector: str, deadline_seconds: float) -> str:
@@ -48,7 +57,7 @@ def launch_assets(url: str, connector: str, deadline_seconds: float) -> str:
         if nodes:
             break
         if time.monotonic() > deadline:
-            raise ServerProcessError(f"shows no asset of connector {connector}.", where=_WHERE)
+            raise ServerProcessError(f"shows no asset of connector {connector}. {_load_error(url)}", where=_WHERE)
         time.sleep(0.5)
     repository = nodes[0]["repository"]
     params = {
