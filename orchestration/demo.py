@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -159,11 +160,15 @@ def _prove(headrace: Headrace, lakehouse: Lakehouse, results: list[TableResult],
     from orchestration.demo_proof import bronze_equals_silver
 
     by_table = {result.table: result for result in results}
-    shown = Table(title="Second sync, proven: source = Silver = Bronze, every value of every row", title_style="bold")
-    for heading in ("table", "mode", "read", "deleted", "seconds", "source", "silver", "bronze", "source = silver"):
-        shown.add_column(heading, justify="left" if heading in ("table", "mode") else "right")
-    shown.add_column("silver = bronze", justify="right")
-    shown.add_column("watermark", style="dim")
+    wide = console.width >= 120
+    shown = Table(title="Second sync, proven: every value of every row", title_style="bold", box=box.SIMPLE_HEAD)
+    shown.add_column("table", no_wrap=True)
+    shown.add_column("mode")
+    for heading in ("read", "deleted", "source", "silver", "bronze", "source = silver = bronze"):
+        shown.add_column(heading, justify="right")
+    if wide:
+        shown.add_column("seconds", justify="right")
+        shown.add_column("watermark", style="dim", no_wrap=True)
     good = True
     with _bar(console, "tables") as bar:
         task = bar.add_task("Compare all values", total=len(by_table))
@@ -172,23 +177,21 @@ def _prove(headrace: Headrace, lakehouse: Lakehouse, results: list[TableResult],
             (proof,) = headrace.verify(CONNECTOR, [table], level="values")
             if result is None or result.status != "succeeded":
                 good = False
-                shown.add_row(table, "[red]failed", *[""] * 8, (result.error or "") if result else "no result")
+                shown.add_row(table, "[red]failed", (result.error or "") if result else "no result")
                 continue
             bronze = bronze_equals_silver(lakehouse, CONNECTOR, table, result.key, home / "scratch")
             good = good and bool(proof.equal) and bronze and result.equal is not False
-            shown.add_row(
-                table,
-                result.mode or "",
+            cells = [
+                table.removeprefix("public."),
+                "full" if result.mode == "full" else "incr.",
                 f"{result.rows_read:,}",
                 f"{result.rows_deleted:,}",
-                _seconds(result),
                 f"{proof.source_rows or 0:,}",
                 f"{proof.silver_rows or 0:,}",
                 f"{result.rows_bronze:,}",
-                _verdict(bool(proof.equal)),
-                _verdict(bronze),
-                (result.watermark_after or "")[:19],
-            )
+                f"{_verdict(bool(proof.equal))}, {_verdict(bronze)}",
+            ]
+            shown.add_row(*cells, *([_seconds(result), (result.watermark_after or "")[:19]] if wide else []))
             bar.advance(task)
     console.print(shown)
     return good

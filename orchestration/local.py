@@ -97,7 +97,7 @@ class LocalStack:
                 grace_seconds=20,
             )
             queue = self.settings.task_queue
-            server = SupervisedServer(child, lambda: worker_polls(address, queue, child.pid))
+            server = SupervisedServer(child, lambda: worker_polls(address, queue, child.pid), stage=1)
             servers.append(server)
             self._workers.append(server)
         dagster_url = None
@@ -186,16 +186,18 @@ class LocalStack:
 
         servers = [
             SupervisedServer(
-                child("Dagster code location", "dagster-code", "dagster", code), lambda: port_answers(code_port), 120
+                child("Dagster code location", "dagster-code", "dagster", code), lambda: port_answers(code_port), 120, 1
             ),
             SupervisedServer(
                 child("Dagster webserver", "dagster-webserver", "dagster_webserver", web),
                 lambda: port_answers(web_port),
                 120,
+                2,
             ),
             SupervisedServer(
                 child("Dagster daemon", "dagster-daemon", "dagster._daemon", ["run", "-w", str(workspace)]),
                 lambda: True,
+                stage=2,
             ),
         ]
         return servers, f"http://{LOOPBACK}:{web_port}"

@@ -25,6 +25,8 @@ class SupervisedServer:
     child: ChildProcess
     ready: Callable[[], bool]
     ready_seconds: float = 60
+    stage: int = 0
+    """Servers of one stage start together; a stage starts when all of the one before are ready."""
     restarts: deque[float] = field(default_factory=lambda: deque(maxlen=_RESTARTS_IN_WINDOW))
     restart_at: float | None = None
 
@@ -77,11 +79,16 @@ class Supervisor:
 
     def _supervise(self) -> None:
         try:
-            for server in self.servers:
-                if self._stop.is_set():
-                    return
-                server.child.start()
-                server.child.wait_until(lambda ready=server.ready: self._stop.is_set() or ready(), server.ready_seconds)
+            for stage in sorted({server.stage for server in self.servers}):
+                together = [server for server in self.servers if server.stage == stage]
+                for server in together:
+                    if self._stop.is_set():
+                        return
+                    server.child.start()
+                for server in together:
+                    server.child.wait_until(
+                        lambda ready=server.ready: self._stop.is_set() or ready(), server.ready_seconds
+                    )
             self._up.set()
             while not self._stop.wait(0.1):
                 for server in self.servers:
