@@ -10,6 +10,8 @@ _DAGSTER_YAML = """\
 # Made by Headrace on first use; yours to change.
 telemetry:
   enabled: false
+nux:
+  enabled: false
 run_coordinator:
   module: dagster.core.run_coordinator
   class: QueuedRunCoordinator
