@@ -61,7 +61,9 @@ class PostgresRead(TableRead):
         self.position = position.lsn
         self.reader = "text"
         self.low = self.high = None
-        self.watermark: Watermark | None = None
+        self._watermark: Watermark | None = None
+        self._previous: Watermark | None = None
+        self._rows = 0
         self._snapshot_position = position
         self._fast: Any = None
         self._queries: list[str] = []
@@ -81,6 +83,7 @@ class PostgresRead(TableRead):
         from assets.sources.postgres_snapshot import new_rows
 
         assert plan.previous is not None
+        self._previous = plan.previous
         self._where = new_rows(self._opened, self._connector.name, self._table, table_oid, plan.previous)
 
     def fix_window(self, plan: WindowPlan, table_oid: int) -> None:
@@ -114,9 +117,17 @@ class PostgresRead(TableRead):
                 )
                 row = self._opened.execute(ahead).fetchone()
                 self._future = int(row[0]) if row else 0
-        self.watermark = Watermark(
+        self._watermark = Watermark(
             cursor=plan.cursor, cursor_type=kind, value=value, position=self._snapshot_position.stored(table_oid)
         )
+
+    @property
+    def watermark(self) -> Watermark | None:  # type: ignore[override]
+        """The previous one where nothing was read, unless the next window would scan for late commits in vain."""
+        previous, new = self._previous, self._watermark
+        if previous and new and not self._rows and previous.value == new.value and not previous.position["others"]:
+            return previous
+        return new
 
     def _later(self, kind: str, new: str, old: str) -> bool:
         from psycopg import sql
@@ -169,6 +180,7 @@ class PostgresRead(TableRead):
             if needs_care(batch):
                 raise CarefulReadNeeded
             zeros |= zero_columns(batch, decimals - zeros)
+            self._rows += batch.num_rows
             yield pa.RecordBatch.from_arrays(
                 [*batch.columns, pa.nulls(batch.num_rows, pa.string())], schema=self.schema
             )
@@ -210,6 +222,7 @@ class PostgresRead(TableRead):
             self.reader = "text (a value needs the careful reader)"
         self._unfit = 0
         for batch in text_batches(self._opened, self._select(self._columns), self._columns, self.schema):
+            self._rows += batch.num_rows
             column = batch.column(batch.num_columns - 1)
             if column.null_count < len(column):
                 self._unfit += sum(len(json.loads(text)) for text in column.to_pylist() if text)

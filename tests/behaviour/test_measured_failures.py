@@ -174,3 +174,13 @@ def test_m7_100_000_ties_on_one_cursor_value_leave_a_small_state(shop: Installat
     assert state.watermark is not None
     assert len(state.watermark.model_dump_json()) < 1000
     assert shop.sync("public.t").rows_read == 0
+
+
+def test_a_sync_that_finds_nothing_new_commits_nothing(shop: Installation) -> None:
+    shop.execute(CREATE, "INSERT INTO t VALUES (1, 'a', now())")
+    shop.sync("public.t")
+    bronze = TableId(layer="bronze", connector="shop", table="public.t")
+    before = shop.steps.lakehouse.state(bronze)
+    result = shop.sync("public.t")
+    assert (result.rows_read, result.equal, result.watermark_after) == (0, True, result.watermark_before)
+    assert shop.steps.lakehouse.state(bronze) == before
