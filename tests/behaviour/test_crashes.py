@@ -133,3 +133,16 @@ def test_a_killed_temporal_server_comes_back_with_its_file_and_the_sync_ends_exa
     assert (result.status, result.equal, result.rows_silver) == ("succeeded", True, 195_000)
     assert_clean_and_equal(crashing)
     assert [run.status for run in crashing.steps.catalog.table_runs("shop", TABLE)] == ["succeeded"]
+    assert_nothing_told(crashing)
+
+
+def assert_nothing_told(shop: Installation) -> None:
+    """The password stands in no file in clear; no row stands in Temporal's database or in a log."""
+    home = shop.settings.home_path
+    files = [path for path in home.rglob("*") if path.is_file()]
+    assert home / "temporal.db" in files
+    for path in files:
+        content = path.read_bytes()
+        assert shop.server.password.encode() not in content, path
+        if path.suffix in (".db", ".log", ".json") and "lakehouse" not in path.parts:
+            assert b"row 4999" not in content, path
