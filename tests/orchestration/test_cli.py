@@ -6,20 +6,42 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from assets.sync import TableResult, TableSync
 from orchestration import Headrace
+from orchestration.cli import app
 
 CANARY = "canary-Zx81-pass:word"
 CONFIG = {"host": "127.0.0.1", "port": 9, "database": "shop", "user": "reader", "password": CANARY}
 
 
-def headrace(home: Path, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line as its own process; no output of it may hold the secret."""
+@dataclass
+class Done:
+    """A command that ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def headrace(home: Path, *arguments: str, stdin: str = "", **environment: str) -> Done:
+    """Run a command in this process; no output of it may hold the secret, and no exception may get out."""
+    cleared = {name: None for name in os.environ if name.startswith(("HEADRACE_", "TEMPORAL_"))}
+    result = CliRunner().invoke(
+        app, list(arguments), input=stdin, env={**cleared, "HEADRACE_HOME": str(home), **environment}
+    )
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return checked(Done(result.exit_code, result.stdout, result.stderr))
+
+
+def process(home: Path, *arguments: str, stdin: str = "", **environment: str) -> Done:
+    """The same as a process of its own, as a script would run it."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("HEADRACE_", "TEMPORAL_"))}
     done = subprocess.run(
         [sys.executable, "-m", "orchestration.cli", *arguments],
@@ -29,12 +51,16 @@ def headrace(home: Path, *arguments: str, stdin: str = "", **environment: str) -
         text=True,
         timeout=120,
     )
+    return checked(Done(done.returncode, done.stdout, done.stderr))
+
+
+def checked(done: Done) -> Done:
     assert CANARY not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done
 
 
-def document(done: subprocess.CompletedProcess[str], code: int = 0) -> Any:
+def document(done: Done, code: int = 0) -> Any:
     """The one JSON document on stdout."""
     assert done.returncode == code, done.stderr
     return json.loads(done.stdout)
@@ -107,7 +133,7 @@ def test_a_config_is_read_as_yaml_or_json_from_a_file_or_stdin(tmp_path: Path, f
         Path(source).write_text(text)
     home = tmp_path / "home"
     add = ("connectors", "add", "shop", "--type", "postgres", "--config", source, "--json")
-    assert document(headrace(home, *add, stdin=stdin))["config"] == {**CONFIG, "password": "********"}
+    assert document(process(home, *add, stdin=stdin))["config"] == {**CONFIG, "password": "********"}
     assert document(headrace(home, *add, stdin=stdin), code=1)["error"]["type"] == "ConflictError"
     assert document(headrace(home, *add, "--replace", stdin=stdin))["status"] == "pending"
     for file in home.rglob("*"):
@@ -127,7 +153,7 @@ def test_a_config_is_read_as_yaml_or_json_from_a_file_or_stdin(tmp_path: Path, f
 )
 def test_a_wrong_config_is_one_clear_line_without_its_values(tmp_path: Path, config: str, told: str) -> None:
     add = ("connectors", "add", "shop", "--type", "postgres", "--config", "-")
-    plain = headrace(tmp_path, *add, stdin=config)
+    plain = process(tmp_path, *add, stdin=config)
     assert (plain.returncode, plain.stdout, plain.stderr.count("\n")) == (1, "", 1)
     assert told in plain.stderr
     error = document(headrace(tmp_path, *add, "--json", stdin=config), code=1)["error"]
@@ -210,7 +236,7 @@ def test_no_wait_without_a_stack_is_refused(home: Path) -> None:
 
 def test_an_unforeseen_error_tells_its_type_only_and_a_traceback_on_request(tmp_path: Path) -> None:
     (tmp_path / "catalog.db").write_text(f"no database {CANARY}" * 100)
-    done = headrace(tmp_path, "connectors", "list", "--json")
+    done = process(tmp_path, "connectors", "list", "--json")
     assert document(done, code=1)["error"]["type"] and done.stderr.count("\n") == 1
     debug = subprocess.run(
         [sys.executable, "-m", "orchestration.cli", "connectors", "list"],
