@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from assets.errors import BridgeError
 from temporal_bridge.event_loop_thread import SLICE_SECONDS, EventLoopThread, connect_until, unreachable
 from temporal_bridge.payload_size import refuse_large_payload
-from temporal_bridge.work_identity import FINGERPRINT_MEMO, differences, fingerprint, work_of
 from temporal_bridge.workflow_run import WorkflowFailedError, WorkflowProgress, WorkflowRun
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["ChildCompleted", "TemporalClient", "WorkflowFailedError", "WorkflowProgress", "WorkflowRun"]
 
 logger = logging.getLogger(__name__)
-_TOKEN_MEMO = "headrace-start"
 _WORKER_CHECK_SECONDS = 2.0
 _open_clients = 0
 _open_clients_lock = threading.Lock()
@@ -150,72 +148,15 @@ class TemporalClient:
             result_type = workflows._Definition.get_name_and_result_type(workflow)[1] or result_type
         refuse_large_payload(input, f"the input of {name}")
         token = uuid.uuid4().hex  # tells this start's workflow from one that was there
-        return self._call(
-            lambda: self._start(
-                str(name), input, id, task_queue, result_type, summary, selection, dict(memo or {}), token
-            )
-        )
 
-    async def _start(
-        self,
-        name: str,
-        input: Any,
-        id: str,
-        task_queue: str,
-        result_type: Any,
-        summary: str | None,
-        selection: str | None,
-        memo: dict[str, Any],
-        token: str,
-    ) -> WorkflowRun:
-        from temporalio.client import WorkflowExecutionStatus
-        from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
-        from temporalio.exceptions import WorkflowAlreadyStartedError
+        async def start() -> WorkflowRun:
+            from temporal_bridge.workflow_start import start_or_attach
 
-        work = fingerprint(input)
-        client = await self._client()
-        try:
-            handle = await client.start_workflow(
-                name,
-                input,
-                id=id,
-                task_queue=task_queue,
-                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
-                memo={**memo, FINGERPRINT_MEMO: work, _TOKEN_MEMO: token},
-                static_summary=summary,
-            )
-            run_id = handle.result_run_id or handle.first_execution_run_id or ""
-        except WorkflowAlreadyStartedError as error:
-            run_id = error.run_id or ""
-        found = await client.get_workflow_handle(id, run_id=run_id or None).describe()
-        recorded = await found.memo()
-        attached = recorded.get(_TOKEN_MEMO) != token
-        if attached:
-            if found.workflow_type != name:
-                raise _other_work(id, [f"workflow type: recorded {found.workflow_type}, now {name}"])
-            if recorded.get(FINGERPRINT_MEMO) != work:
-                differing = differences(await self._recorded_input(id, found.run_id), work_of(input), selection)
-                if differing:
-                    raise _other_work(id, differing)
-        return WorkflowRun(
-            workflow_id=id,
-            run_id=found.run_id,
-            workflow_type=name,
-            task_queue=found.task_queue,
-            namespace=client.namespace,
-            attached=attached,
-            finished=found.status == WorkflowExecutionStatus.COMPLETED,
-            result_type=result_type,
-        )
+            wanted = WorkflowRun(id, "", str(name), task_queue, self.namespace, result_type=result_type)
+            client = await self._client()
+            return await start_or_attach(client, wanted, input, token, summary, selection, memo or {})
 
-    async def _recorded_input(self, id: str, run_id: str) -> Any:
-        client = await self._client()
-        async for event in client.get_workflow_handle(id, run_id=run_id).fetch_history_events(page_size=1):
-            payloads = event.workflow_execution_started_event_attributes.input.payloads
-            values = await client.data_converter.decode(list(payloads))
-            return work_of(values[0]) if values else None
-        return None
+        return self._call(start)
 
     # look
 
@@ -462,12 +403,3 @@ class TemporalClient:
             coroutine.close()
             raise BridgeError("this Temporal client is closed.", where=self.address)
         return EventLoopThread.shared().call(coroutine)
-
-
-def _other_work(id: str, differing: list[str]) -> BridgeError:
-    return BridgeError(
-        f"a workflow with this id exists and does different work: {'; '.join(differing)}.",
-        where=id,
-        remedy="Wait for it or cancel it, or start this work under its own id (a new run).",
-        retryable=False,
-    )
