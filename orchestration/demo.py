@@ -161,7 +161,9 @@ def _prove(headrace: Headrace, lakehouse: Lakehouse, results: list[TableResult],
 
     by_table = {result.table: result for result in results}
     wide = console.width >= 120
-    shown = Table(title="Second sync, proven: every value of every row", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = Table(
+        title="Second sync, proven: every value of every row", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     shown.add_column("table", no_wrap=True)
     shown.add_column("mode")
     for heading in ("read", "deleted", "source", "silver", "bronze", "proof"):
@@ -212,119 +214,6 @@ def _verdict(silver_equal: bool, bronze_equal: bool) -> str:
         return "[green]equal[/]"
     where = " and ".join(name for name, equal in (("silver", silver_equal), ("bronze", bronze_equal)) if not equal)
     return f"[bold red]DIFFERENT: {where}[/]"
-
-
-def run(self) -> None:
-        try:
-            self._value = self._call()
-        except BaseException as error:
-            self._error = error
-
-    def result(self) -> Any:
-        self.join()
-        if self._error is not None:
-            raise self._error
-        return self._value
-
-
-def _first_sync(dagster_url: str, lakehouse: Lakehouse, console: Console) -> str:
-    """Materialize every asset of the connector through Dagster; returns the run id."""
-    from orchestration.demo_dagster_run import launch_assets, wait_for_run
-
-    with _bar(console, "tables") as bar:
-        task = bar.add_task("First sync, full, through Dagster", total=len(demo_shop.TABLES))
-        run_id = launch_assets(dagster_url, CONNECTOR, 45)
-        waiting = _InBackground(lambda: wait_for_run(dagster_url, run_id, RUN_DEADLINE_SECONDS))
-        while waiting.is_alive():
-            bar.update(task, completed=sum(version >= 0 for version in _versions(lakehouse, "silver").values()))
-            waiting.join(0.3)
-        waiting.result()
-        bar.update(task, completed=len(demo_shop.TABLES))
-    return run_id
-
-
-def _second_sync(headrace: Headrace, stack: LocalStack, lakehouse: Lakehouse, console: Console) -> list[TableResult]:
-    """Sync what changed, deletes included, and SIGKILL the worker as soon as the first Bronze commit is seen."""
-    before = {layer: _versions(lakehouse, layer) for layer in ("bronze", "silver")}
-    with _bar(console, "tables") as bar:
-        task = bar.add_task("Second sync, incremental", total=len(demo_shop.TABLES))
-        syncing = _InBackground(lambda: headrace.sync(CONNECTOR, mode="incremental", deletes="keys").tables)
-        killed: int | None = None
-        back = False
-        while syncing.is_alive():
-            if killed is None and _versions(lakehouse, "bronze") != before["bronze"]:
-                killed = stack.worker_pid
-                if killed is None:
-                    raise DemoFailure("no worker to kill.")
-                os.kill(killed, signal.SIGKILL)
-                bar.console.print(f"[bold red]✗ kill -9 {killed}[/] the worker, in the middle of the second sync")
-            if killed is not None and not back and (worker := stack.worker_pid) not in (None, killed):
-                bar.console.print(f"[green]✓[/] a new worker runs as {worker}; it takes up the work in hand")
-                back = True
-            now = _versions(lakehouse, "silver")
-            bar.update(task, completed=sum(now[table] > version for table, version in before["silver"].items()))
-            syncing.join(0.02)
-        results = syncing.result()
-        if killed is None:
-            raise DemoFailure("the second sync ended before the worker could be killed.", remedy="Run it again.")
-        bar.update(task, completed=len(demo_shop.TABLES))
-    return list(results)
-
-
-def _prove(headrace: Headrace, lakehouse: Lakehouse, results: list[TableResult], home: Path, console: Console) -> bool:
-    """Compare every table by value and print the result; returns whether all are equal."""
-    from orchestration.demo_proof import bronze_equals_silver
-
-    by_table = {result.table: result for result in results}
-    wide = console.width >= 120
-    shown = Table(title="Second sync, proven: every value of every row", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    shown.add_column("table", no_wrap=True)
-    shown.add_column("mode")
-    for heading in ("read", "deleted", "source", "silver", "bronze", "proof"):
-        shown.add_column(heading, justify="right")
-    if wide:
-        shown.add_column("seconds", justify="right")
-        shown.add_column("watermark", style="dim", no_wrap=True)
-    good = True
-    with _bar(console, "tables") as bar:
-        task = bar.add_task("Compare all values", total=len(by_table))
-        for table in _tables():
-            result = by_table.get(table)
-            (proof,) = headrace.verify(CONNECTOR, [table], level="values")
-            if result is None or result.status != "succeeded":
-                good = False
-                shown.add_row(table, "[red]failed", (result.error or "") if result else "no result")
-                continue
-            bronze = bronze_equals_silver(lakehouse, CONNECTOR, table, result.key, home / "scratch")
-            good = good and bool(proof.equal) and bronze and result.equal is not False
-            cells = [
-                table.removeprefix("public."),
-                "full" if result.mode == "full" else "incr.",
-                f"{result.rows_read:,}",
-                f"{result.rows_deleted:,}",
-                f"{proof.source_rows or 0:,}",
-                f"{proof.silver_rows or 0:,}",
-                f"{result.rows_bronze:,}",
-                _verdict(bool(proof.equal), bronze),
-            ]
-            shown.add_row(*cells, *([_seconds(result), (result.watermark_after or "")[:19]] if wide else []))
-            bar.advance(task)
-    console.print(shown)
-    console.print(
-        "[dim]equal: Silver holds the source's value in every column of every row, and so do Bronze's newest rows;"
-        " bronze counts every version that was read.[/]"
-    )
-    return good
-
-
-def _seconds(result: TableResult) -> str:
-    if result.started_at is None or result.completed_at is None:
-        return ""
-    return f"{(result.completed_at - result.started_at).total_seconds():.1f}"
-
-
-def _verdict(equal: bool) -> str:
-    return "[green]equal[/]" if equal else "[bold red]DIFFERENT[/]"
 
 
 def run(home: Path, console: Console) -> int:
