@@ -6,12 +6,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from assets.errors import LakehouseError
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
 
 
@@ -70,21 +69,18 @@ class TouchedKeys:
                 remedy="Name columns that identify a row with --key, or sync with --mode full.",
             )
 
-    def rows_in(self, files: Sequence[Path]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """For each file that holds a touched key: row numbers, and whether each is a delete."""
+    def rows_in(self, files: Sequence[Path]) -> dict[str, dict[int, bool]]:
+        """For each file that holds a touched key: its row numbers in order, and whether each is a delete."""
         if not files or not self.count:
             return {}
         same = " AND ".join(f"f.{_quoted(name)} IS NOT DISTINCT FROM t.k{i}" for i, name in enumerate(self._key))
-        table = self._db.execute(
-            "SELECT f.filename, f.file_row_number AS row, bool_and(t.gone) AS gone "
-            "FROM read_parquet(?, filename = true, file_row_number = true, union_by_name = true) f "
-            f"JOIN touched t ON {same} GROUP BY ALL ORDER BY 1, 2",
-            [[str(path) for path in files]],
-        ).to_arrow_table()
-        found: dict[str, tuple[Any, Any]] = {}
-        names = table["filename"].combine_chunks().dictionary_encode()
-        rows, gone, codes = table["row"].to_numpy(), table["gone"].to_numpy(), names.indices.to_numpy()
-        for code, name in enumerate(names.dictionary.to_pylist()):
-            mask = codes == code
-            found[name] = (rows[mask], gone[mask])
+        found: dict[str, dict[int, bool]] = {}
+        for path in files:
+            rows = self._db.execute(
+                "SELECT f.file_row_number, bool_and(t.gone) FROM read_parquet(?, file_row_number = true) f "
+                f"JOIN touched t ON {same} GROUP BY ALL ORDER BY 1",
+                [str(path)],
+            ).fetchall()
+            if rows:
+                found[str(path)] = dict(rows)
         return found

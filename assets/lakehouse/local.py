@@ -297,10 +297,10 @@ class LocalLakehouse(Lakehouse):
                     files = {str(folder / file.path): file for file in (snapshot.files if snapshot else [])}
                     hit = touched.rows_in([Path(path) for path in files])
                     rewritten: list[Part] = []
-                    for number, (path, (rows, gone)) in enumerate(hit.items()):
+                    for number, (path, rows) in enumerate(hit.items()):
                         rewriter = BackgroundPartWriter(work / f"rewritten-{uuid.uuid4().hex}-{number}", merged)
                         try:
-                            for batch in _rewritten(Path(path), merged, rows, gone, stamp):
+                            for batch in _rewritten(Path(path), merged, rows, stamp):
                                 rewriter.write(batch)
                             rewritten += rewriter.close()
                         except BaseException:
@@ -397,26 +397,39 @@ def _file_batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
             yield _fit(batch, schema)
 
 
-def _rewritten(path: Path, schema: pa.Schema, rows: Any, gone: Any, stamp: dict[str, Any]) -> Iterator[pa.RecordBatch]:
-    """A file's rows without the replaced ones; deleted ones are stamped, their values kept."""
-    import numpy as np
-    import pyarrow as pa
+def _rewritten(path: Path, schema: pa.Schema, rows: dict[int, bool], stamp: dict[str, Any]) -> Iterator[pa.RecordBatch]:
+    """A file's rows without the replaced ones; deleted ones are stamped, their values kept.
+
+    Args:
+        rows: touched row numbers in order, and whether each is a delete.
+    """
     import pyarrow.compute as pc
 
     start = 0
+    touched = iter([*rows.items(), (-1, False)])
+    row, gone = next(touched)
     for batch in _file_batches(path, schema):
-        here = (rows >= start) & (rows < start + batch.num_rows)
-        keep = np.ones(batch.num_rows, dtype=bool)
-        deleted = np.zeros(batch.num_rows, dtype=bool)
-        keep[rows[here & ~gone] - start] = False
-        deleted[rows[here & gone] - start] = True
+        kept, deleted = bytearray(b"\1" * batch.num_rows), bytearray(batch.num_rows)
+        while start <= row < start + batch.num_rows:
+            if gone:
+                deleted[row - start] = 1
+            else:
+                kept[row - start] = 0
+            row, gone = next(touched)
         start += batch.num_rows
-        if deleted.any():
+        if any(deleted):
             live = pc.is_null(batch.column(DELETED_AT))
-            mask = pc.and_(pa.array(deleted), live)  # a row that was deleted before keeps its first date
+            mask = pc.and_(_mask(deleted), live)  # a row that was deleted before keeps its first date
             for name, source in ((RUN, RUN), (LOADED_AT, LOADED_AT), (POSITION, POSITION), (DELETED_AT, LOADED_AT)):
                 index = schema.get_field_index(name)
                 value = stamp[source].cast(schema.field(name).type)
-                changed = pc.if_else(mask, value, batch.column(index))
-                batch = batch.set_column(index, schema.field(name), changed)
-        yield batch.filter(pa.array(keep))
+                batch = batch.set_column(index, schema.field(name), pc.if_else(mask, value, batch.column(index)))
+        yield batch.filter(_mask(kept))
+
+
+def _mask(flags: bytearray) -> pa.Array:
+    """One byte a row as an Arrow boolean array."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.not_equal(pa.Array.from_buffers(pa.uint8(), len(flags), [None, pa.py_buffer(flags)]), 0)
