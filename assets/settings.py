@@ -37,6 +37,10 @@ class Settings(BaseSettings):
     secret_key: SecretStr | None = Field(
         default=None, description="Fernet key for stored secrets; default: `secret.key` in the home, made on first use."
     )
+    payload_keys: SecretStr | None = Field(
+        default=None,
+        description="AES-GCM keys of Temporal payloads: `id:key,id:key`, 32 bytes in base64; the first encrypts.",
+    )
     task_queue: str = Field(default="headrace", description="Temporal task queue of the syncs.")
     extract_threads: int = Field(default=2, ge=1, le=64, description="Parallel readers of one table.")
     sync_concurrency: int = Field(default=4, ge=1, le=256, description="Tables synced at once by one worker.")
