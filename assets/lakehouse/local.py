@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from assets.errors import CommitConflictError, ConfigurationError, LakehouseError
 from assets.failpoints import failpoint
+from assets.lakehouse.data_files import file_batches, fit, rewritten
 from assets.lakehouse.delta_log import DataFile, Snapshot, read_snapshot, table_schema, write_commit
 from assets.lakehouse.interface import DELETED_AT, LOADED_AT, POSITION, RUN, Lakehouse, PartWriter, TableId, TableState
 from assets.lakehouse.key_merge import TouchedKeys
-from assets.lakehouse.parquet_parts import ROW_GROUP_ROWS, BackgroundPartWriter, delta_statistics
+from assets.lakehouse.parquet_parts import BackgroundPartWriter, delta_statistics
 from assets.naming import path_part, table_slug
 from assets.settings import Settings
 from assets.sync import CommitInfo, Manifest, Part, Watermark
@@ -132,9 +133,12 @@ class LocalLakehouse(Lakehouse):
 
     # commits
 
-    def _repeated(self, snapshot: Snapshot | None, tag: str) -> CommitInfo | None:
-        if snapshot is None or tag not in json.loads(snapshot.configuration.get(TAGS, "[]")):
+    def _repeated(self, table: TableId, snapshot: Snapshot | None, tag: str) -> CommitInfo | None:
+        tags = json.loads(snapshot.configuration.get(TAGS, "[]")) if snapshot else []
+        if snapshot is None or tag not in tags:
             return None
+        if tags[-1] == tag:
+            self._clear_other_tries(table, tag, {file.path for file in snapshot.files})
         return CommitInfo(version=snapshot.version, rows_total=sum(f.rows for f in snapshot.files), repeated=True)
 
     @staticmethod
@@ -150,16 +154,22 @@ class LocalLakehouse(Lakehouse):
         return stored
 
     @staticmethod
-    def _file_name(tag: str, kind: str, number: int) -> str:
-        return f"{hashlib.sha256(tag.encode()).hexdigest()[:24]}-{kind}{number}.parquet"
+    def _file_prefix(tag: str) -> str:
+        return hashlib.sha256(tag.encode()).hexdigest()[:24] + "-"
+
+    def _clear_other_tries(self, table: TableId, tag: str, committed: set[str]) -> None:
+        """Remove files of tries that died. Safe once the tag is committed: a rival that has not seen it loses."""
+        for path in self._folder(table).glob(f"{self._file_prefix(tag)}*.parquet"):
+            if path.name not in committed:
+                path.unlink(missing_ok=True)
 
     def _adopt(self, folder: Path, parts: Sequence[Part], tag: str, schema: pa.Schema) -> list[dict[str, Any]]:
-        """Make staged parts data files of the table; a retry of the same tag takes the same names."""
+        """Make staged parts data files of the table, under names of this try: a rival's files are never touched."""
         folder.mkdir(parents=True, exist_ok=True)
+        prefix = f"{self._file_prefix(tag)}{uuid.uuid4().hex[:12]}"
         actions = []
         for number, part in enumerate(parts):
-            path = folder / self._file_name(tag, "p", number)
-            path.unlink(missing_ok=True)
+            path = folder / f"{prefix}-p{number}.parquet"
             try:
                 os.link(part.uri, path)
             except OSError:
@@ -184,15 +194,18 @@ class LocalLakehouse(Lakehouse):
         """The table's schema after a commit: its columns, new ones at the end; a changed type is refused."""
         import pyarrow as pa
 
-        lowered = [name.lower() for name in wanted.names]
-        twins = sorted({name for name in wanted.names if lowered.count(name.lower()) > 1})
+        fresh = replace or self._snapshot(table) is None
+        current = pa.schema([]) if fresh else self.schema(table)
+        names = list(dict.fromkeys([*current.names, *wanted.names]))
+        lowered = [name.lower() for name in names]
+        twins = sorted({name for name in names if lowered.count(name.lower()) > 1})
         if twins:
             raise LakehouseError(
-                f"Delta holds no names that differ only by case: {', '.join(twins)}", where=table.table
+                f"Delta holds no names that differ only by case: {', '.join(twins)}",
+                where=f"{table.connector}/{table.table}",
             )
-        if replace or self._snapshot(table) is None:
+        if fresh:
             return wanted
-        current = self.schema(table)
         for field in wanted:
             if field.name in current.names and current.field(field.name).type != field.type:
                 raise LakehouseError(
@@ -206,9 +219,15 @@ class LocalLakehouse(Lakehouse):
         """Try ``prepare`` and the log entry until one wins: a rival's commit makes us read the table again."""
         for number in range(COMMIT_TRIES):
             snapshot = self._snapshot(table)
-            if repeated := self._repeated(snapshot, tag):
+            if repeated := self._repeated(table, snapshot, tag):
                 return repeated
-            schema, configuration, add, remove, operation, counts = prepare(snapshot)
+            try:
+                schema, configuration, add, remove, operation, counts = prepare(snapshot)
+            except FileNotFoundError:
+                # a rival with our tag may have committed and cleared our files
+                if repeated := self._repeated(table, self._snapshot(table), tag):
+                    return repeated
+                raise
             failpoint(f"during_{table.layer}_commit")
             try:
                 version = write_commit(
@@ -222,9 +241,12 @@ class LocalLakehouse(Lakehouse):
                     operation=operation,
                 )
             except CommitConflictError:
+                for action in add:
+                    (self._folder(table) / action["path"]).unlink(missing_ok=True)
                 if number == COMMIT_TRIES - 1:
                     raise
                 continue
+            self._clear_other_tries(table, tag, {action["path"] for action in add})
             return CommitInfo(version=version, **counts)
         raise AssertionError("unreachable")
 
@@ -271,7 +293,7 @@ class LocalLakehouse(Lakehouse):
         tag: str,
         follows: int | None = None,
     ) -> CommitInfo:
-        if repeated := self._repeated(self._snapshot(table), tag):
+        if repeated := self._repeated(table, self._snapshot(table), tag):
             return repeated
         merged = self._merged_schema(table, schema, False)
         folder = self._folder(table)
@@ -282,7 +304,7 @@ class LocalLakehouse(Lakehouse):
                 try:
                     for batch in changes:
                         touched.add(batch, gone=False)
-                        writer.write(_fit(batch, merged))
+                        writer.write(fit(batch, merged))
                     new = writer.close()
                 except BaseException:
                     writer.abort()
@@ -296,21 +318,21 @@ class LocalLakehouse(Lakehouse):
                 def prepare(snapshot: Snapshot | None) -> tuple[Any, ...]:
                     files = {str(folder / file.path): file for file in (snapshot.files if snapshot else [])}
                     hit = touched.rows_in([Path(path) for path in files])
-                    rewritten: list[Part] = []
+                    kept_parts: list[Part] = []
                     for number, (path, rows) in enumerate(hit.items()):
                         rewriter = BackgroundPartWriter(work / f"rewritten-{uuid.uuid4().hex}-{number}", merged)
                         try:
-                            for batch in _rewritten(Path(path), merged, rows, stamp):
+                            for batch in rewritten(Path(path), merged, rows, stamp):
                                 rewriter.write(batch)
-                            rewritten += rewriter.close()
+                            kept_parts += rewriter.close()
                         except BaseException:
                             rewriter.abort()
                             raise
-                    add = self._adopt(folder, [*new, *rewritten], tag, merged)
+                    add = self._adopt(folder, [*new, *kept_parts], tag, merged)
                     removed = [files[path] for path in hit]
                     before = sum(file.rows for file in files.values())
                     added = sum(part.rows for part in new)
-                    kept = sum(part.rows for part in rewritten)
+                    kept = sum(part.rows for part in kept_parts)
                     gone_rows = sum(file.rows for file in removed)
                     counts = {
                         "rows_added": added,
@@ -340,7 +362,7 @@ class LocalLakehouse(Lakehouse):
 
         def batches() -> Iterator[pa.RecordBatch]:
             for file in files:
-                for batch in _file_batches(folder / file.path, pa.schema([schema.field(name) for name in read])):
+                for batch in file_batches(folder / file.path, pa.schema([schema.field(name) for name in read])):
                     kept = batch.filter(pc.is_null(batch.column(DELETED_AT))) if filtered else batch
                     if kept.num_rows:
                         yield kept.select(wanted)
@@ -361,7 +383,7 @@ class LocalLakehouse(Lakehouse):
         snapshot = self._snapshot(table)
         if snapshot is None:
             raise LakehouseError("the table does not exist", where=self.uri(table))
-        prefix = self._file_name(tag, "p", 0).split("-")[0]
+        prefix = self._file_prefix(tag)
         files = [file for file in snapshot.files if file.path.startswith(prefix)]
         yield self._stream(table, files, None, False)
 
@@ -373,63 +395,3 @@ class LocalLakehouse(Lakehouse):
 
     def drop(self, table: TableId) -> None:
         shutil.rmtree(self._folder(table), ignore_errors=True)
-
-
-def _fit(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """The batch under the schema: missing columns are NULL, others are cast."""
-    import pyarrow as pa
-
-    present = set(batch.schema.names)
-    arrays = [
-        batch.column(field.name).cast(field.type) if field.name in present else pa.nulls(batch.num_rows, field.type)
-        for field in schema
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _file_batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        stored = set(file.schema_arrow.names)
-        wanted = [name for name in schema.names if name in stored]
-        for batch in file.iter_batches(batch_size=ROW_GROUP_ROWS // 4, columns=wanted):
-            yield _fit(batch, schema)
-
-
-def _rewritten(path: Path, schema: pa.Schema, rows: dict[int, bool], stamp: dict[str, Any]) -> Iterator[pa.RecordBatch]:
-    """A file's rows without the replaced ones; deleted ones are stamped, their values kept.
-
-    Args:
-        rows: touched row numbers in order, and whether each is a delete.
-    """
-    import pyarrow.compute as pc
-
-    start = 0
-    touched = iter([*rows.items(), (-1, False)])
-    row, gone = next(touched)
-    for batch in _file_batches(path, schema):
-        kept, deleted = bytearray(b"\1" * batch.num_rows), bytearray(batch.num_rows)
-        while start <= row < start + batch.num_rows:
-            if gone:
-                deleted[row - start] = 1
-            else:
-                kept[row - start] = 0
-            row, gone = next(touched)
-        start += batch.num_rows
-        if any(deleted):
-            live = pc.is_null(batch.column(DELETED_AT))
-            mask = pc.and_(_mask(deleted), live)  # a row that was deleted before keeps its first date
-            for name, source in ((RUN, RUN), (LOADED_AT, LOADED_AT), (POSITION, POSITION), (DELETED_AT, LOADED_AT)):
-                index = schema.get_field_index(name)
-                value = stamp[source].cast(schema.field(name).type)
-                batch = batch.set_column(index, schema.field(name), pc.if_else(mask, value, batch.column(index)))
-        yield batch.filter(_mask(kept))
-
-
-def _mask(flags: bytearray) -> pa.Array:
-    """One byte a row as an Arrow boolean array."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    return pc.not_equal(pa.Array.from_buffers(pa.uint8(), len(flags), [None, pa.py_buffer(flags)]), 0)

@@ -1,0 +1,129 @@
+"""Upserts by key: one commit, only files that hold touched keys, exact values in rewritten files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+
+from assets.errors import LakehouseError
+from assets.lakehouse.interface import DELETED_AT, LOADED_AT, POSITION, RUN
+from assets.lakehouse.local import LocalLakehouse
+from assets.sync import CommitInfo
+from tests.assets.lakehouse.conftest import SILVER, Stage
+
+UTC_TIME = pa.timestamp("us", tz="UTC")
+SCHEMA = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("name", pa.string()),
+        ("price", pa.decimal128(38, 10)),
+        ("seen", pa.timestamp("us")),
+        ("at", UTC_TIME),
+        ("day", pa.date32()),
+        ("raw", pa.binary()),
+        (RUN, pa.string()),
+        (LOADED_AT, UTC_TIME),
+        (POSITION, pa.int64()),
+        (DELETED_AT, UTC_TIME),
+    ]
+)
+LOADED = datetime(2026, 11, 1, tzinfo=UTC)
+LATER = datetime(2026, 11, 2, tzinfo=UTC)
+
+
+def row(number: int | None, name: str = "old", run: str = "base") -> dict[str, Any]:
+    return {
+        "id": number,
+        "name": name,
+        "price": Decimal("1234567890123456789012345678.0123456789"),
+        "seen": datetime(9999, 12, 31, 23, 59, 59, 999999),
+        "at": datetime(1900, 1, 1, 0, 0, 0, 1, tzinfo=UTC),
+        "day": date(1, 1, 1),
+        "raw": b"\x00\xff",
+        RUN: run,
+        LOADED_AT: LOADED,
+        POSITION: 1,
+        DELETED_AT: None,
+    }
+
+
+def table(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), schema=SCHEMA)
+
+
+def upsert(
+    lakehouse: LocalLakehouse, tag: str, rows: Sequence[dict[str, Any]], gone: Sequence[int | None] = ()
+) -> CommitInfo:
+    key_rows = pa.table(
+        {
+            "id": pa.array(gone, pa.int64()),
+            RUN: pa.array([tag] * len(gone), pa.string()),
+            LOADED_AT: pa.array([LATER] * len(gone), UTC_TIME),
+            POSITION: pa.array([2] * len(gone), pa.int64()),
+        }
+    )
+    return lakehouse.upsert(
+        SILVER, iter(table(rows).to_batches()), iter(key_rows.to_batches()), SCHEMA, key=["id"], tag=tag
+    )
+
+
+def stored(lakehouse: LocalLakehouse, *, live: bool = True) -> list[dict[str, Any]]:
+    with lakehouse.scan(SILVER, live=live) as reader:
+        return sorted(reader.read_all().to_pylist(), key=lambda r: (r["id"] is None, r["id"]))
+
+
+@pytest.fixture
+def loaded(lakehouse: LocalLakehouse, stage: Stage) -> LocalLakehouse:
+    """Ids 0 to 9 in one file, 10 to 19 in another, one NULL key."""
+    parts = stage("base", table([row(i) for i in range(10)]), table([*(row(i) for i in range(10, 20)), row(None)]))
+    lakehouse.commit(SILVER, parts, SCHEMA, tag="base", replace=True)
+    return lakehouse
+
+
+def test_only_files_with_touched_keys_are_rewritten_and_values_stay_exact(loaded: LocalLakehouse) -> None:
+    before = set(DeltaTable(loaded.uri(SILVER)).file_uris())
+    commit = upsert(loaded, "a", [row(3, "new", "a"), row(100, "new", "a")])
+    after = set(DeltaTable(loaded.uri(SILVER)).file_uris())
+    assert len(before & after) == 1
+    assert commit.rows_total == 22
+    expected = [row(i) if i != 3 else row(3, "new", "a") for i in range(20)] + [row(100, "new", "a"), row(None)]
+    assert stored(loaded) == expected
+    assert loaded.schema(SILVER).types == SCHEMA.types
+    assert upsert(loaded, "a", [row(3, "twice")]).repeated
+    assert stored(loaded) == expected
+
+
+def test_deleted_rows_keep_their_values_and_a_key_that_returns_is_live_again(loaded: LocalLakehouse) -> None:
+    upsert(loaded, "a", [], [4, 5, 999])
+    assert [r["id"] for r in stored(loaded)] == [i for i in range(20) if i not in (4, 5)] + [None]
+    assert loaded.count_live(SILVER) == 19
+    gone = stored(loaded, live=False)[4]
+    assert gone == {**row(4), RUN: "a", LOADED_AT: LATER, POSITION: 2, DELETED_AT: LATER}
+    upsert(loaded, "b", [row(4, "back", "b")])
+    assert loaded.count_live(SILVER) == 20
+    assert [r for r in stored(loaded, live=False) if r["id"] == 4] == [row(4, "back", "b")]
+
+
+def test_null_keys_match_null_keys(loaded: LocalLakehouse) -> None:
+    upsert(loaded, "a", [row(None, "new", "a")])
+    assert [r["name"] for r in stored(loaded) if r["id"] is None] == ["new"]
+
+
+def test_a_key_that_occurs_twice_is_refused_by_name_and_changes_nothing(loaded: LocalLakehouse) -> None:
+    with pytest.raises(LakehouseError, match=r"key \(id\) is not unique.*7"):
+        upsert(loaded, "a", [row(7, "x"), row(7, "y")])
+    assert loaded.count_live(SILVER) == 21
+    assert [r["name"] for r in stored(loaded) if r["id"] == 7] == ["old"]
+
+
+def test_an_upsert_leaves_no_scratch_file(loaded: LocalLakehouse) -> None:
+    loaded.clear_staging("shop", "public.orders")
+    upsert(loaded, "a", [row(1, "new", "a")])
+    assert [path for path in Path(loaded.staging).rglob("*") if path.is_file()] == []
