@@ -33,13 +33,15 @@ SELECT pg_snapshot_xmin(s)::text, pg_snapshot_xmax(s)::text,
        ARRAY(SELECT (x::text::numeric % 4294967296)::bigint FROM pg_snapshot_xip(s) x),
        (SELECT oid::bigint FROM pg_database WHERE datname = current_database()),
        pg_is_in_recovery(),
-       CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - '0/0'::pg_lsn,
-       EXISTS (SELECT 1 FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-               WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND l.pid <> pg_backend_pid()
-                 AND (a.datname = current_database() OR a.pid IS NULL)
-                 AND coalesce(a.backend_type, 'client backend') IN ('client backend', 'background worker'))
-       OR EXISTS (SELECT 1 FROM pg_prepared_xacts WHERE database = current_database())
+       CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - '0/0'::pg_lsn
 FROM pg_current_snapshot() s
+"""
+_OTHERS = """
+SELECT EXISTS (SELECT 1 FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+        WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND l.pid <> pg_backend_pid()
+          AND (a.datname = current_database() OR a.pid IS NULL)
+          AND coalesce(a.backend_type, 'client backend') IN ('client backend', 'background worker'))
+OR EXISTS (SELECT 1 FROM pg_prepared_xacts WHERE database = current_database())
 """
 _SYSTEM = "SELECT system_identifier::text FROM pg_control_system()"
 
@@ -76,21 +78,27 @@ def open_snapshot(connection: psycopg.Connection[Any]) -> SnapshotPosition:
     """
     system = system_identifier(connection)
     for number in range(TRIES):
+        # asked on both sides of the snapshot: a transaction may end, or take its id, in between
+        (others_before,) = _one(connection, _OTHERS)
         before_xmax, before = _one(connection, _IN_PROGRESS, [MOST_TRANSACTIONS])
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        xmin, xmax, xip, database, standby, lsn, others = _one(connection, _SNAPSHOT)
+        xmin, xmax, xip, database, standby, lsn = _one(connection, _SNAPSHOT)
+        (others_after,) = _one(connection, _OTHERS)
         _, after = _one(connection, _IN_PROGRESS, [MOST_TRANSACTIONS])
         if (before_xmax == xmax and set(before) == set(after)) or number == TRIES - 1:
             break
         connection.execute("ROLLBACK")
     in_flight = {int(xid) for xid in [*xip, *before, *after]}
+    xmax_seen = xmax
     open_ended = int(xmax) - int(xmin) > MOST_TRANSACTIONS
     if before_xmax != xmax or open_ended:
         # everything from here on counts as unseen
         xmax = xmin if open_ended else min(before_xmax, xmax, key=int)
     if open_ended:
         in_flight = set()
-    others = bool(others or xip or in_flight or standby or open_ended)
+    others = bool(
+        others_before or others_after or xip or in_flight or standby or open_ended or before_xmax != xmax_seen
+    )
     return SnapshotPosition(system, database, xmax, tuple(sorted(in_flight)), others, int(lsn))
 
 
