@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
+
+from assets.scratch_database import ScratchDatabase, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -14,11 +14,7 @@ if TYPE_CHECKING:
 Side = Literal["source", "stored"]
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-class RowComparison:
+class RowComparison(ScratchDatabase):
     """Collects the rows of the two sides, then answers what differs.
 
     Args:
@@ -28,29 +24,12 @@ class RowComparison:
     """
 
     def __init__(self, key: Sequence[str], schema: pa.Schema, *, memory_limit: str, scratch: Path) -> None:
-        import duckdb
-
-        scratch.mkdir(parents=True, exist_ok=True)
-        self._folder = tempfile.TemporaryDirectory(prefix="compare-", dir=scratch)
-        self._db = duckdb.connect(
-            str(Path(self._folder.name) / "rows.duckdb"),
-            config={"memory_limit": memory_limit, "threads": 2, "temp_directory": self._folder.name},
-        )
-        self._db.execute("SET TimeZone = 'UTC'")
+        super().__init__(memory_limit, scratch)
         self._schema = schema
         self._keys = [f"k{i}" for i in range(len(key))]
-        self._key_exprs = [_quoted(name) for name in key]
-        self._hash = f"hash({', '.join(_quoted(name) for name in schema.names)})" if len(schema) else "0"
+        self._key_exprs = [quoted(name) for name in key]
+        self._hash = f"hash({', '.join(quoted(name) for name in schema.names)})" if len(schema) else "0"
         self._created: set[str] = set()
-
-    def __enter__(self) -> RowComparison:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._db.close()
-        self._folder.cleanup()
 
     def add(self, side: Side, batches: Iterable[pa.RecordBatch]) -> int:
         """Take one side's rows; columns are picked by name and cast. Returns the number of rows."""

@@ -2,52 +2,31 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from assets.errors import LakehouseError
+from assets.scratch_database import ScratchDatabase, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-class TouchedKeys:
+class TouchedKeys(ScratchDatabase):
     """The keys of one change set: upserted or deleted. Keys compare NULL-safe."""
 
     def __init__(self, key: Sequence[str], schema: pa.Schema, *, memory_limit: str, scratch: Path) -> None:
-        import duckdb
         import pyarrow as pa
 
-        scratch.mkdir(parents=True, exist_ok=True)
-        self._folder = tempfile.TemporaryDirectory(prefix="merge-", dir=scratch)
-        self._db = duckdb.connect(
-            str(Path(self._folder.name) / "keys.duckdb"),
-            config={"memory_limit": memory_limit, "threads": 2, "temp_directory": self._folder.name},
-        )
-        self._db.execute("SET TimeZone = 'UTC'")
+        super().__init__(memory_limit, scratch)
         self._key = list(key)
         self._schema = pa.schema([schema.field(name) for name in key])
-        columns = ", ".join(f"{_quoted(name)} AS k{i}" for i, name in enumerate(key))
+        columns = ", ".join(f"{quoted(name)} AS k{i}" for i, name in enumerate(key))
         self._select = f"SELECT {columns}, ?::BOOLEAN AS gone FROM incoming"
         self._db.register("incoming", self._schema.empty_table())
         self._db.execute(f"CREATE TABLE touched AS {self._select}", [False])
         self.count = 0
-
-    def __enter__(self) -> TouchedKeys:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._db.close()
-        self._folder.cleanup()
 
     def add(self, batch: pa.RecordBatch, *, gone: bool) -> None:
         import pyarrow as pa
@@ -73,7 +52,7 @@ class TouchedKeys:
         """For each file that holds a touched key: its row numbers in order, and whether each is a delete."""
         if not files or not self.count:
             return {}
-        same = " AND ".join(f"f.{_quoted(name)} IS NOT DISTINCT FROM t.k{i}" for i, name in enumerate(self._key))
+        same = " AND ".join(f"f.{quoted(name)} IS NOT DISTINCT FROM t.k{i}" for i, name in enumerate(self._key))
         found: dict[str, dict[int, bool]] = {}
         for path in files:
             rows = self._db.execute(

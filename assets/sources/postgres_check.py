@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from assets.errors import HeadraceError
+from assets.scratch_database import quoted
 from assets.sources.postgres_connection import PostgresConfig, connection
 from assets.sync import CheckResult
 
@@ -21,10 +22,6 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
   AND (%(schemas)s::text[] IS NULL OR n.nspname = ANY(%(schemas)s))
 GROUP BY n.oid, n.nspname ORDER BY 1
 """
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def check_postgres(name: str, config: PostgresConfig) -> list[CheckResult]:
@@ -80,25 +77,25 @@ def _classify(error: HeadraceError, config: PostgresConfig) -> tuple[str, str, s
         return (
             "database",
             error.what,
-            f"GRANT CONNECT ON DATABASE {_quoted(config.database)} TO {_quoted(config.user)};",
+            f"GRANT CONNECT ON DATABASE {quoted(config.database)} TO {quoted(config.user)};",
         )
     if "login" in text or "pg_hba" in text or "role" in text:
-        fix = error.remedy or f"CREATE ROLE {_quoted(config.user)} LOGIN PASSWORD '...';"
+        fix = error.remedy or f"CREATE ROLE {quoted(config.user)} LOGIN PASSWORD '...';"
         return "login", error.what, fix
     return "login", error.what, error.remedy or "See the server's log."
 
 
 def _grants(opened: Any, config: PostgresConfig) -> tuple[str, str]:
-    user = _quoted(config.user)
+    user = quoted(config.user)
     rows = opened.execute(_MISSING, {"schemas": config.schemas}).fetchall()
     problems, fixes = [], []
     for schema, usage, denied, total, example in rows:
         if not usage:
             problems.append(f"no USAGE on schema {schema}")
-            fixes.append(f"GRANT USAGE ON SCHEMA {_quoted(schema)} TO {user};")
+            fixes.append(f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {user};")
         if denied:
             problems.append(f"no SELECT on {denied} of {total} tables in schema {schema}, for example {example}")
-            fixes.append(f"GRANT SELECT ON ALL TABLES IN SCHEMA {_quoted(schema)} TO {user};")
+            fixes.append(f"GRANT SELECT ON ALL TABLES IN SCHEMA {quoted(schema)} TO {user};")
     if config.schemas and (absent := sorted(set(config.schemas) - {row[0] for row in rows})):
         problems.append(f"schemas without a table: {', '.join(absent)}")
         fixes.append("Correct `schemas`.")

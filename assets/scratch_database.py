@@ -1,0 +1,42 @@
+"""A DuckDB database on a scratch file: sets larger than the memory limit spill into its folder, which goes with it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier, for DuckDB and PostgreSQL alike."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+class ScratchDatabase:
+    """Opened when made, removed when left. Times are UTC.
+
+    Args:
+        memory_limit: DuckDB memory limit.
+        scratch: folder that the database's own folder is made in.
+    """
+
+    def __init__(self, memory_limit: str, scratch: Path) -> None:
+        import duckdb
+
+        scratch.mkdir(parents=True, exist_ok=True)
+        self._folder = tempfile.TemporaryDirectory(prefix="scratch-", dir=scratch)
+        self._db = duckdb.connect(
+            str(Path(self._folder.name) / "rows.duckdb"),
+            config={"memory_limit": memory_limit, "threads": 2, "temp_directory": self._folder.name},
+        )
+        self._db.execute("SET TimeZone = 'UTC'")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._db.close()
+        self._folder.cleanup()
