@@ -51,7 +51,7 @@ bench: install
 	$(PY) -m bench.postgres_full $(BENCH)
 
 constraints:
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --generate-hashes \
+	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --generate-hashes \
 		--no-emit-index-url --no-annotate --no-header --quiet -o constraints.txt
 
 clean:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +16,7 @@ def quoted(name: str) -> str:
 
 
 class ScratchDatabase:
-    """Opened when made, removed when left. Times are UTC.
+    """Opened when made, removed when left; what a killed process left goes with the next one. Times are UTC.
 
     Args:
         memory_limit: DuckDB memory limit.
@@ -25,7 +27,8 @@ class ScratchDatabase:
         import duckdb
 
         scratch.mkdir(parents=True, exist_ok=True)
-        self._folder = tempfile.TemporaryDirectory(prefix="scratch-", dir=scratch)
+        _remove_abandoned(scratch)
+        self._folder = tempfile.TemporaryDirectory(prefix=f"scratch-{os.getpid()}-", dir=scratch)
         self._db = duckdb.connect(
             str(Path(self._folder.name) / "rows.duckdb"),
             config={"memory_limit": memory_limit, "threads": 2, "temp_directory": self._folder.name},
@@ -40,3 +43,11 @@ class ScratchDatabase:
     ) -> None:
         self._db.close()
         self._folder.cleanup()
+
+
+def _remove_abandoned(scratch: Path) -> None:
+    import psutil
+
+    for folder in scratch.glob("scratch-*-*"):
+        if not psutil.pid_exists(int(folder.name.split("-")[1])):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -26,7 +26,11 @@ class Settings(BaseSettings):
         default=None, description="Folder or `s3://bucket/prefix` of the tables; default: `lakehouse` in the home."
     )
     staging_url: str | None = Field(
-        default=None, description="Where parts are staged; default: `staging` beside the tables."
+        default=None,
+        description="Where parts are staged, folder or S3 as the tables; default: `staging` or `_staging` beside them.",
+    )
+    retention_hours: float = Field(
+        default=24, ge=1, description="How long replaced data files and old log entries of a table stay readable."
     )
     s3_endpoint_url: str | None = Field(default=None, description="Endpoint of an S3-compatible store.")
     s3_access_key_id: SecretStr | None = Field(

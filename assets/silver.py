@@ -60,15 +60,10 @@ class SilverTable:
         return [self.names[self.bronze_of[column]] for column in key]
 
     def _replace(self, batches: Iterator[pa.RecordBatch], schema: pa.Schema, tag: str, follows: int) -> CommitInfo:
-        writer = self.lakehouse.part_writer(self.silver.connector, self.silver.table, tag, 1, "silver", schema)
-        try:
+        with self.lakehouse.part_writer(self.silver.connector, self.silver.table, tag, 1, "silver", schema) as writer:
             for batch in batches:
                 writer.write(batch)
-            parts = writer.close()
-        except BaseException:
-            writer.abort()
-            raise
-        return self.lakehouse.commit(self.silver, parts, schema, tag=tag, replace=True, follows=follows)
+        return self.lakehouse.commit(self.silver, writer.parts, schema, tag=tag, replace=True, follows=follows)
 
     def load(self, manifest: Manifest, bronze_schema: pa.Schema, follows: int) -> CommitInfo:
         """Bring this manifest's rows into Silver: a full read swaps the content, an incremental one merges by key."""

@@ -172,20 +172,15 @@ class SyncSteps:
     def _stage(
         self, work: TableSync, rows: BronzeRows, batches: Iterator[pa.RecordBatch], attempt: int, progress: Progress
     ) -> tuple[tuple[Part, ...], int]:
-        writer = self._writer(work, attempt, "rows", rows.schema)
         size = read_rows = 0
-        try:
-            with closing(batches):  # type: ignore[type-var]
-                for batch in batches:
-                    writer.write(rows.upserts(batch))
-                    size += batch.nbytes
-                    read_rows += batch.num_rows
-                    progress(read_rows, size)
-                    failpoint("during_extract")
-            return writer.close(), size
-        except BaseException:
-            writer.abort()
-            raise
+        with self._writer(work, attempt, "rows", rows.schema) as writer, closing(batches):  # type: ignore[type-var]
+            for batch in batches:
+                writer.write(rows.upserts(batch))
+                size += batch.nbytes
+                read_rows += batch.num_rows
+                progress(read_rows, size)
+                failpoint("during_extract")
+        return writer.parts, size
 
     def _writer(self, work: TableSync, attempt: int, stream: str, schema: pa.Schema) -> PartWriter:
         return self.lakehouse.part_writer(work.connector, work.table, work.run_group, attempt, stream, schema)
@@ -202,21 +197,17 @@ class SyncSteps:
         stored_names = dict(zip(silver.key(plan.key), plan.key, strict=True))
         schema = pa.schema([read.schema.field(name) for name in plan.key])
         scratch = self.settings.home_path / "scratch"
-        writer = self._writer(work, attempt, "deletes", rows.schema)
-        try:
-            with RowComparison(
-                plan.key, schema, memory_limit=self.settings.memory_limit, scratch=scratch
-            ) as comparison:
-                comparison.add("source", self._watched(read.keys(), progress))
-                with self.lakehouse.scan(silver.silver, list(stored_names)) as stored:
-                    renamed = (b.rename_columns([stored_names[n] for n in b.schema.names]) for b in stored)
-                    comparison.add("stored", self._watched(renamed, progress))
-                for batch in comparison.extra_keys(BATCH_ROWS):
-                    writer.write(rows.deletes(pa.RecordBatch.from_arrays(batch.columns, schema=schema)))
-            return writer.close()
-        except BaseException:
-            writer.abort()
-            raise
+        with (
+            self._writer(work, attempt, "deletes", rows.schema) as writer,
+            RowComparison(plan.key, schema, memory_limit=self.settings.memory_limit, scratch=scratch) as comparison,
+        ):
+            comparison.add("source", self._watched(read.keys(), progress))
+            with self.lakehouse.scan(silver.silver, list(stored_names)) as stored:
+                renamed = (b.rename_columns([stored_names[n] for n in b.schema.names]) for b in stored)
+                comparison.add("stored", self._watched(renamed, progress))
+            for batch in comparison.extra_keys(BATCH_ROWS):
+                writer.write(rows.deletes(pa.RecordBatch.from_arrays(batch.columns, schema=schema)))
+        return writer.parts
 
     @staticmethod
     def _watched(batches: Iterator[pa.RecordBatch], progress: Progress) -> Iterator[pa.RecordBatch]:

@@ -11,6 +11,7 @@ import pytest
 
 from assets.settings import Settings
 from orchestration.embedded_postgres import EmbeddedPostgres
+from tests.servers.s3_server import S3Server
 from tests.servers.temporal_server import TemporalServer
 
 
@@ -47,6 +48,13 @@ def database(postgres: EmbeddedPostgres) -> Iterator[Callable[[], str]]:
 def temporal(server_folder: Path) -> Iterator[TemporalServer]:
     """A Temporal dev server in memory for the session: ``address``, ``namespace``."""
     with TemporalServer(server_folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server(server_folder: Path) -> Iterator[S3Server]:
+    """An S3 server for the session: ``endpoint_url``, keys, ``create_bucket()``."""
+    with S3Server(server_folder / "s3") as server:
         yield server
 
 

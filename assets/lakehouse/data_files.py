@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.lakehouse.interface import DELETED_AT, LOADED_AT, POSITION, RUN
+from assets.lakehouse.storage import Storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,17 +28,20 @@ def fit(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def file_batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def file_batches(storage: Storage, address: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """A data file's rows, in the file's order."""
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
+    with storage.open_input(address) as opened, pq.ParquetFile(opened) as file:
         stored = set(file.schema_arrow.names)
         wanted = [name for name in schema.names if name in stored]
         for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted):
             yield fit(batch, schema)
 
 
-def rewritten(path: Path, schema: pa.Schema, rows: dict[int, bool], stamp: dict[str, Any]) -> Iterator[pa.RecordBatch]:
+def rewritten(
+    storage: Storage, address: str, schema: pa.Schema, rows: dict[int, bool], stamp: dict[str, Any]
+) -> Iterator[pa.RecordBatch]:
     """A file's rows without the replaced ones; deleted ones are stamped, their values kept.
 
     Args:
@@ -49,7 +52,7 @@ def rewritten(path: Path, schema: pa.Schema, rows: dict[int, bool], stamp: dict[
     start = 0
     touched = iter([*rows.items(), (-1, False)])
     row, gone = next(touched)
-    for batch in file_batches(path, schema):
+    for batch in file_batches(storage, address, schema):
         kept, deleted = bytearray(b"\1" * batch.num_rows), bytearray(batch.num_rows)
         while start <= row < start + batch.num_rows:
             if gone:

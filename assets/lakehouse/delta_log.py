@@ -1,21 +1,20 @@
-"""Reading and writing a Delta table's log on a folder: one JSON entry a commit, created exclusively."""
+"""Reading and writing a Delta table's log: one JSON entry a commit, created exclusively."""
 
 from __future__ import annotations
 
 import json
-import os
 import time
 import uuid
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.errors import CommitConflictError, LakehouseError
+from assets.lakehouse.storage import Storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CHECKPOINT_EVERY = 10
+LOG = "_delta_log"
 
 
 @dataclass(frozen=True)
@@ -34,21 +33,21 @@ class Snapshot:
 
     version: int
     files: list[DataFile]
+    schema: pa.Schema
     configuration: dict[str, str]
     table_id: str
     created: int
     features: frozenset[str] = field(default_factory=frozenset)
 
 
-def read_snapshot(folder: Path, count_column: str) -> Snapshot | None:
+def read_snapshot(storage: Storage, folder: str, count_column: str) -> Snapshot | None:
     """Read the current state, or None where there is no table. ``count_column``'s values are counted per file."""
+    import pyarrow as pa
     from deltalake import DeltaTable
     from deltalake.exceptions import TableNotFoundError
 
-    if not (folder / "_delta_log").is_dir():
-        return None
     try:
-        table = DeltaTable(str(folder))
+        table = DeltaTable(folder, storage_options=storage.delta_options)
     except TableNotFoundError:
         return None
     metadata, protocol = table.metadata(), table.protocol()
@@ -63,6 +62,7 @@ def read_snapshot(folder: Path, count_column: str) -> Snapshot | None:
     return Snapshot(
         version=table.version(),
         files=files,
+        schema=pa.schema(table.schema().to_arrow()),
         configuration=dict(metadata.configuration),
         table_id=str(metadata.id),
         created=int(metadata.created_time or 0),
@@ -80,16 +80,9 @@ def _rows(batch: Any) -> list[dict[str, Any]]:
     return table.select(wanted).to_pylist()
 
 
-def table_schema(folder: Path) -> pa.Schema:
-    """The table's Arrow schema."""
-    import pyarrow as pa
-    from deltalake import DeltaTable
-
-    return pa.schema(DeltaTable(str(folder)).schema().to_arrow())
-
-
 def write_commit(
-    folder: Path,
+    storage: Storage,
+    folder: str,
     snapshot: Snapshot | None,
     schema: pa.Schema,
     configuration: dict[str, str],
@@ -112,10 +105,18 @@ def write_commit(
     try:
         schema_text = Schema.from_arrow(schema).to_json()
     except (DeltaError, ValueError, TypeError) as error:
-        raise LakehouseError(f"Delta cannot hold the schema: {error}", where=folder.name) from error
+        raise LakehouseError(f"Delta cannot hold the schema: {error}", where=folder) from error
     needs_ntz = '"timestamp_ntz"' in schema_text
     actions: list[dict[str, Any]] = [
-        {"commitInfo": {"timestamp": now, "operation": operation, "engineInfo": "headrace", "headrace.tag": tag}}
+        {
+            "commitInfo": {
+                "timestamp": now,
+                "operation": operation,
+                "engineInfo": "headrace",
+                "headrace.tag": tag,
+                "txnId": str(uuid.uuid4()),
+            }
+        }
     ]
     if snapshot is None or (needs_ntz and "timestampNtz" not in snapshot.features):
         if needs_ntz:
@@ -141,33 +142,12 @@ def write_commit(
             }
         }
     )
-    actions.append({"txn": {"appId": tag, "version": 1, "lastUpdated": now}})
     actions += [{"remove": {"path": path, "deletionTimestamp": now, "dataChange": True}} for path in remove]
     actions += [{"add": action} for action in add]
     version = snapshot.version + 1 if snapshot else 0
-    _create_entry(folder / "_delta_log", version, "\n".join(json.dumps(action) for action in actions) + "\n")
-    if version and version % CHECKPOINT_EVERY == 0:
-        from deltalake import DeltaTable
-
-        DeltaTable(str(folder), version=version).create_checkpoint()
-    return version
-
-
-def _create_entry(log: Path, version: int, text: str) -> None:
-    log.mkdir(parents=True, exist_ok=True)
-    entry, draft = log / f"{version:020d}.json", log / f".{uuid.uuid4().hex}.tmp"
-    with draft.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    text = "\n".join(json.dumps(action) for action in actions) + "\n"
     try:
-        os.link(draft, entry)
+        storage.create(f"{folder}/{LOG}/{version:020d}.json", text)
     except FileExistsError as error:
-        raise CommitConflictError(f"another writer committed version {version} first", where=log.parent.name) from error
-    finally:
-        draft.unlink()
-    directory = os.open(log, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+        raise CommitConflictError(f"another writer committed version {version} first", where=folder) from error
+    return version

@@ -5,12 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 from assets.sync import CommitInfo, Layer, Manifest, Model, Part, Watermark
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from assets.settings import Settings
 
 RUN = "_headrace_run"
 LOADED_AT = "_headrace_loaded_at"
@@ -44,7 +47,13 @@ class TableState(Model):
 
 
 class PartWriter(ABC):
-    """Writes one stream of Arrow batches as Parquet parts (about 1M rows or 256 MiB each) with bounded memory."""
+    """Writes one stream of Arrow batches as Parquet parts (at most 4M rows or 1 GiB in memory) with bounded memory.
+
+    As a context manager it closes at the end, and aborts on an error.
+    """
+
+    parts: tuple[Part, ...] = ()
+    """What was written, once closed."""
 
     @abstractmethod
     def write(self, batch: pa.RecordBatch) -> None: ...
@@ -54,6 +63,17 @@ class PartWriter(ABC):
 
     @abstractmethod
     def abort(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind:
+            self.abort()
+        else:
+            self.parts = self.close()
 
 
 class Lakehouse(ABC):
@@ -156,7 +176,7 @@ class Lakehouse(ABC):
         """Remove the table and its files. Missing is fine."""
 
 
-def open_lakehouse(settings: object) -> Lakehouse:
+def open_lakehouse(settings: Settings) -> Lakehouse:
     """The engine that ``settings.lakehouse`` names (``local``)."""
     from assets.lakehouse.local import LocalLakehouse
 

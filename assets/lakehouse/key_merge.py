@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assets.errors import LakehouseError
+from assets.lakehouse.data_files import file_batches
+from assets.lakehouse.storage import Storage
 from assets.scratch_database import ScratchDatabase, quoted
 
 if TYPE_CHECKING:
@@ -48,18 +50,30 @@ class TouchedKeys(ScratchDatabase):
                 remedy="Name columns that identify a row with --key, or sync with --mode full.",
             )
 
-    def rows_in(self, files: Sequence[Path]) -> dict[str, dict[int, bool]]:
+    def rows_in(self, storage: Storage, files: Sequence[str]) -> dict[str, dict[int, bool]]:
         """For each file that holds a touched key: its row numbers in order, and whether each is a delete."""
-        if not files or not self.count:
+        import pyarrow as pa
+
+        if not self.count:
             return {}
-        same = " AND ".join(f"f.{quoted(name)} IS NOT DISTINCT FROM t.k{i}" for i, name in enumerate(self._key))
+        schema = pa.schema([pa.field("row", pa.int64()), *(f.with_name(f"k{i}") for i, f in enumerate(self._schema))])
+        same = " AND ".join(f"f.k{i} IS NOT DISTINCT FROM t.k{i}" for i in range(len(self._key)))
         found: dict[str, dict[int, bool]] = {}
-        for path in files:
+        for address in files:
+            numbered = pa.RecordBatchReader.from_batches(schema, self._numbered(storage, address, schema))
+            self._db.register("stored", numbered)
             rows = self._db.execute(
-                "SELECT f.file_row_number, bool_and(t.gone) FROM read_parquet(?, file_row_number = true) f "
-                f"JOIN touched t ON {same} GROUP BY ALL ORDER BY 1",
-                [str(path)],
+                f"SELECT f.row, bool_and(t.gone) FROM stored f JOIN touched t ON {same} GROUP BY ALL ORDER BY 1"
             ).fetchall()
             if rows:
-                found[str(path)] = dict(rows)
+                found[address] = dict(rows)
         return found
+
+    def _numbered(self, storage: Storage, address: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        start = 0
+        for batch in file_batches(storage, address, self._schema):
+            numbers = pa.arange(start, start + batch.num_rows)
+            yield pa.RecordBatch.from_arrays([numbers, *batch.columns], schema=schema)
+            start += batch.num_rows

@@ -7,16 +7,17 @@ import json
 import queue
 import threading
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.lakehouse.interface import PartWriter
+from assets.lakehouse.storage import Storage
 from assets.sync import Part
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 PART_ROWS = 4_000_000
+PART_BYTES = 1 << 30
 ROW_GROUP_ROWS = 262_144
 ROW_GROUP_BYTES = 48 << 20
 STATISTICS_COLUMNS = 64
@@ -26,11 +27,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class BackgroundPartWriter(PartWriter):
     """Encodes on a thread of its own, so that reading and encoding overlap. At most two batches wait."""
 
-    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+    def __init__(self, storage: Storage, folder: str, schema: pa.Schema) -> None:
+        self._storage = storage
         self._folder = folder
         self._schema = schema
         self._queue: queue.Queue[Any] = queue.Queue(maxsize=2)
-        self._parts: list[Part] = []
+        self._written: list[Part] = []
+        self._aborted = self._ended = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="part-writer", daemon=True)
         self._thread.start()
@@ -45,75 +48,88 @@ class BackgroundPartWriter(PartWriter):
         self._thread.join()
         if self._error:
             raise self._error
-        return tuple(self._parts)
+        return tuple(self._written)
 
     def abort(self) -> None:
+        self._aborted = True
         if self._thread.is_alive():
             self._queue.put(None)
             self._thread.join()
-        for path in self._folder.glob("part-*"):
-            path.unlink(missing_ok=True)
+        for part in self._written:
+            self._storage.delete(part.uri)
+
+    def _next(self) -> pa.RecordBatch | None:
+        batch = self._queue.get()
+        self._ended = batch is None
+        return batch
 
     def _run(self) -> None:
+        try:
+            batch = self._next()
+            while batch is not None:
+                batch = self._write_part(batch)
+        except _Aborted:
+            return
+        except BaseException as error:  # handed to the caller by write() or close()
+            self._error = error
+            while not self._ended:
+                self._next()
+
+    def _write_part(self, batch: pa.RecordBatch) -> pa.RecordBatch | None:
+        """Write one part from this batch on; return the first batch of the next part, or None at the end."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        writer: Any = None
-        part_rows = held_rows = held_bytes = 0
+        address = f"{self._folder}/part-{len(self._written)}.parquet"
+        rows = size = held_rows = held_bytes = 0
         held: list[Any] = []
-        path = self._folder
+        following: pa.RecordBatch | None = batch
+        with (
+            self._storage.open_output(address) as file,
+            pq.ParquetWriter(
+                file, self._schema, compression="snappy", store_schema=False, write_statistics=True
+            ) as writer,
+        ):
 
-        def flush() -> None:
-            nonlocal held_rows, held_bytes
-            if held:
-                writer.write_table(pa.Table.from_batches(held, self._schema), row_group_size=ROW_GROUP_ROWS)
-                held.clear()
-                held_rows = held_bytes = 0
+            def flush() -> None:
+                nonlocal held_rows, held_bytes
+                if held:
+                    writer.write_table(pa.Table.from_batches(held, self._schema), row_group_size=ROW_GROUP_ROWS)
+                    held.clear()
+                    held_rows = held_bytes = 0
 
-        def finish() -> None:
-            nonlocal writer, part_rows
+            while following is not None and rows < PART_ROWS and size < PART_BYTES:
+                if following.num_rows:
+                    held.append(following)
+                    held_rows += following.num_rows
+                    held_bytes += following.nbytes
+                    rows += following.num_rows
+                    size += following.nbytes
+                    if held_rows >= ROW_GROUP_ROWS or held_bytes >= ROW_GROUP_BYTES:
+                        flush()
+                following = self._next()
+            if self._aborted:
+                raise _Aborted
             flush()
-            writer.close()
-            writer = None
-            final = path.with_suffix("")
-            path.rename(final)
-            self._parts.append(Part(uri=str(final), rows=part_rows, bytes=final.stat().st_size))
-            part_rows = 0
-
-        try:
-            while (batch := self._queue.get()) is not None:
-                if batch.num_rows == 0:
-                    continue
-                if writer is None:
-                    self._folder.mkdir(parents=True, exist_ok=True)
-                    path = self._folder / f"part-{len(self._parts)}.parquet.tmp"
-                    writer = pq.ParquetWriter(
-                        path, self._schema, compression="snappy", store_schema=False, write_statistics=True
-                    )
-                held.append(batch)
-                held_rows += batch.num_rows
-                held_bytes += batch.nbytes
-                part_rows += batch.num_rows
-                if held_rows >= ROW_GROUP_ROWS or held_bytes >= ROW_GROUP_BYTES:
-                    flush()
-                if part_rows >= PART_ROWS:
-                    finish()
-            if writer is not None:
-                finish()
-        except BaseException as error:  # handed to the caller by write() or close()
-            self._error = error
-            while self._queue.get() is not None:
-                pass
+        if rows:
+            self._written.append(Part(uri=address, rows=rows, bytes=self._storage.stat(address).size))
+        else:
+            self._storage.delete(address)
+        return following
 
 
-def delta_statistics(path: Path, schema: pa.Schema) -> tuple[int, str]:
-    """Rows, and Delta's statistics JSON (numRecords, minValues, maxValues, nullCount), from the Parquet footer.
+class _Aborted(Exception):
+    """Ends the part that is being written without making it appear."""
+
+
+def delta_statistics(file: Any, schema: pa.Schema) -> str:
+    """Delta's statistics as JSON (numRecords, minValues, maxValues, nullCount), from an open Parquet file's footer.
 
     NULL counts cover every metadata column, the rest the first ``STATISTICS_COLUMNS`` columns, as Delta does.
     """
     import pyarrow.parquet as pq
 
-    footer = pq.read_metadata(path)
+    footer = pq.read_metadata(file)
     lows: dict[str, Any] = {}
     highs: dict[str, Any] = {}
     nulls: dict[str, int] = {}
@@ -132,7 +148,7 @@ def delta_statistics(path: Path, schema: pa.Schema) -> tuple[int, str]:
         if bounds and all(lo is not None and hi is not None for lo, hi in bounds):
             lows[name] = min(lo for lo, _ in bounds)
             highs[name] = max(hi for _, hi in bounds)
-    text = json.dumps(
+    return json.dumps(
         {
             "numRecords": footer.num_rows,
             "minValues": {name: _json(value) for name, value in lows.items()},
@@ -140,7 +156,6 @@ def delta_statistics(path: Path, schema: pa.Schema) -> tuple[int, str]:
             "nullCount": nulls,
         }
     )
-    return footer.num_rows, text
 
 
 def _bound(kind: pa.DataType, statistics: Any, side: str) -> Any:

@@ -12,12 +12,14 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from pydantic import SecretStr
 
-from assets.errors import LakehouseError
+from assets.errors import ConfigurationError, LakehouseError
 from assets.lakehouse.local import LocalLakehouse
+from assets.lakehouse.retention import remove_expired_files
+from assets.settings import Settings
 from assets.sync import Watermark
-from tests.assets.lakehouse.conftest import BRONZE, Stage
+from tests.assets.lakehouse.conftest import BRONZE, Stage, data_files, delta_table, live_files
 
 
 def numbers(start: int, stop: int) -> pa.Table:
@@ -27,10 +29,6 @@ def numbers(start: int, stop: int) -> pa.Table:
 def ids(lakehouse: LocalLakehouse) -> list[int]:
     with lakehouse.scan(BRONZE) as reader:
         return sorted(reader.read_all()["id"].to_pylist())
-
-
-def data_files(lakehouse: LocalLakehouse) -> set[str]:
-    return {path.name for path in Path(lakehouse.uri(BRONZE)).glob("*.parquet")}
 
 
 def test_a_repeated_tag_adds_nothing(lakehouse: LocalLakehouse, stage: Stage) -> None:
@@ -70,7 +68,7 @@ def test_rivals_with_one_tag_store_their_rows_once(lakehouse: LocalLakehouse, st
 
 
 def test_a_late_rival_leaves_the_committed_rows_alone(
-    lakehouse: LocalLakehouse, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    lakehouse: LocalLakehouse, lake_settings: Settings, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stalled attempt wakes up between the rival's commit and its own: its other parts must not replace the rows."""
     winner, loser = numbers(0, 500), numbers(900, 903)
@@ -78,7 +76,7 @@ def test_a_late_rival_leaves_the_committed_rows_alone(
     losing = stage("loser", loser)
     base = numbers(1000, 1001)
     lakehouse.commit(BRONZE, stage("base", base), base.schema, tag="base", replace=False)
-    rival = LocalLakehouse(lakehouse.root, lakehouse.staging)
+    rival = LocalLakehouse.from_settings(lake_settings)
     read = lakehouse._snapshot
     woken = []
 
@@ -92,34 +90,42 @@ def test_a_late_rival_leaves_the_committed_rows_alone(
     monkeypatch.setattr(lakehouse, "_snapshot", stalled)
     assert lakehouse.commit(BRONZE, losing, loser.schema, tag="a", replace=False).repeated
     assert ids(rival) == [*range(500), 1000]
-    assert {Path(uri).name for uri in DeltaTable(rival.uri(BRONZE)).file_uris()} == data_files(rival)
+    assert live_files(rival, BRONZE) == data_files(rival, BRONZE)
 
 
-def test_a_kill_before_the_log_entry_leaves_no_orphan_after_the_retry(lakehouse: LocalLakehouse, stage: Stage) -> None:
+def test_a_kill_before_the_log_entry_leaves_no_orphan_after_the_retry(
+    lakehouse: LocalLakehouse, lake_settings: Settings, stage: Stage
+) -> None:
     rows = numbers(0, 100)
     parts = stage("a", rows)
     script = (
-        "import sys, pathlib, pyarrow as pa\n"
+        "import sys, pyarrow as pa\n"
         "from assets.lakehouse.local import LocalLakehouse\n"
         "from assets.lakehouse.interface import TableId\n"
+        "from assets.settings import Settings\n"
         "from assets.sync import Part\n"
-        "root, staging, part = sys.argv[1:]\n"
-        "LocalLakehouse(pathlib.Path(root), pathlib.Path(staging)).commit(\n"
-        "    TableId(layer='bronze', connector='shop', table='public.orders'), [Part.model_validate_json(part)],\n"
+        "LocalLakehouse.from_settings(Settings()).commit(\n"
+        "    TableId(layer='bronze', connector='shop', table='public.orders'),\n"
+        "    [Part.model_validate_json(sys.argv[1])],\n"
         "    pa.schema([('id', pa.int64()), ('name', pa.string())]), tag='a', replace=False)\n"
     )
+    given = {
+        f"HEADRACE_{name.upper()}": value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        for name, value in lake_settings
+        if name in lake_settings.model_fields_set
+    }
     killed = subprocess.run(
-        [sys.executable, "-c", script, str(lakehouse.root), str(lakehouse.staging), parts[0].model_dump_json()],
-        env={**os.environ, "HEADRACE_FAILPOINTS": "during_bronze_commit=kill"},
+        [sys.executable, "-c", script, parts[0].model_dump_json()],
+        env={**os.environ, **given, "HEADRACE_FAILPOINTS": "during_bronze_commit=kill"},
         capture_output=True,
         check=False,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert lakehouse.state(BRONZE) is None
-    assert data_files(lakehouse)
+    assert data_files(lakehouse, BRONZE)
     lakehouse.commit(BRONZE, parts, rows.schema, tag="a", replace=False)
     assert ids(lakehouse) == list(range(100))
-    assert {Path(uri).name for uri in DeltaTable(lakehouse.uri(BRONZE)).file_uris()} == data_files(lakehouse)
+    assert live_files(lakehouse, BRONZE) == data_files(lakehouse, BRONZE)
 
 
 def test_the_watermark_survives_log_clean_up(lakehouse: LocalLakehouse, stage: Stage) -> None:
@@ -129,11 +135,12 @@ def test_the_watermark_survives_log_clean_up(lakehouse: LocalLakehouse, stage: S
         lakehouse.commit(
             BRONZE, stage(f"r{number}", rows), rows.schema, tag=f"r{number}", replace=False, watermark=mark
         )
-    log = Path(lakehouse.uri(BRONZE)) / "_delta_log"
-    newest = max(log.glob("*.checkpoint.parquet")).name.split(".")[0]
-    for entry in log.glob("*.json"):
-        if entry.stem < newest:
-            entry.unlink()
+    log = f"{lakehouse.uri(BRONZE)}/_delta_log"
+    entries = sorted(file.name for file in lakehouse.storage.files(log))
+    newest = max(name.split(".")[0] for name in entries if "checkpoint.parquet" in name)
+    for name in entries:
+        if name.endswith(".json") and name < newest:
+            lakehouse.storage.delete(f"{log}/{name}")
     state = lakehouse.state(BRONZE)
     assert state is not None and state.watermark is not None
     assert (state.watermark.value, state.rows, len(state.tags)) == ("39", 40, 40)
@@ -184,7 +191,51 @@ def test_names_that_differ_only_by_case_are_refused(lakehouse: LocalLakehouse, s
 def test_other_readers_see_the_same_rows(lakehouse: LocalLakehouse, stage: Stage) -> None:
     rows = numbers(0, 200)
     lakehouse.commit(BRONZE, stage("a", rows, numbers(200, 300)), rows.schema, tag="a", replace=False)
-    table = DeltaTable(lakehouse.uri(BRONZE))
-    files = table.file_uris()
-    assert duckdb.sql(f"SELECT count(*), sum(id) FROM read_parquet({files!r})").fetchone() == (300, sum(range(300)))
+    table = delta_table(lakehouse, BRONZE)
+    assert duckdb.from_arrow(table.to_pyarrow_dataset()).aggregate("count(*), sum(id)").fetchone() == (
+        300,
+        sum(range(300)),
+    )
     assert sorted(table.to_pyarrow_table()["id"].to_pylist()) == list(range(300))
+
+
+def test_replaced_files_go_after_the_retention_and_no_sooner(lakehouse: LocalLakehouse, stage: Stage) -> None:
+    for number in range(11):  # version 10 makes the checkpoint
+        rows = numbers(number, number + 2)
+        lakehouse.commit(BRONZE, stage(f"r{number}", rows), rows.schema, tag=f"r{number}", replace=True)
+    uri, live = lakehouse.uri(BRONZE), live_files(lakehouse, BRONZE)
+    assert len(data_files(lakehouse, BRONZE)) == 11
+
+    def expire(hours: float) -> int:
+        return remove_expired_files(lakehouse.storage, uri, 10, {*delta_table(lakehouse, BRONZE).file_uris()}, hours)
+
+    assert expire(1) == 0
+    assert expire(0) == 10
+    assert data_files(lakehouse, BRONZE) == live
+    assert ids(lakehouse) == [10, 11]
+
+
+def test_a_failing_checkpoint_does_not_fail_the_commit(
+    lakehouse: LocalLakehouse, stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("assets.lakehouse.local.keep_up", broken)
+    rows = numbers(0, 5)
+    assert not lakehouse.commit(BRONZE, stage("a", rows), rows.schema, tag="a", replace=False).repeated
+    assert ids(lakehouse) == list(range(5))
+    assert "disk full" in caplog.text
+
+
+def test_a_log_entry_is_written_once(lakehouse: LocalLakehouse) -> None:
+    entry = f"{lakehouse.uri(BRONZE)}/_delta_log/{0:020d}.json"
+    lakehouse.storage.create(entry, "mine")
+    with pytest.raises(FileExistsError):
+        lakehouse.storage.create(entry, "another")
+    assert lakehouse.storage.read_text(entry) == "mine"
+
+
+def test_parts_and_tables_on_two_kinds_of_storage_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="both to folders or both to s3"):
+        LocalLakehouse.from_settings(Settings(home=tmp_path, lakehouse_url="s3://b/x", staging_url="/tmp/staging"))

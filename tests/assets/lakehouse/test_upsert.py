@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
 
 from assets.errors import LakehouseError
 from assets.lakehouse.interface import DELETED_AT, LOADED_AT, POSITION, RUN
 from assets.lakehouse.local import LocalLakehouse
+from assets.settings import Settings
 from assets.sync import CommitInfo
-from tests.assets.lakehouse.conftest import SILVER, Stage
+from tests.assets.lakehouse.conftest import SILVER, Stage, delta_table, merge_scratch
 
 UTC_TIME = pa.timestamp("us", tz="UTC")
 SCHEMA = pa.schema(
@@ -88,9 +87,9 @@ def loaded(lakehouse: LocalLakehouse, stage: Stage) -> LocalLakehouse:
 
 
 def test_only_files_with_touched_keys_are_rewritten_and_values_stay_exact(loaded: LocalLakehouse) -> None:
-    before = set(DeltaTable(loaded.uri(SILVER)).file_uris())
+    before = set(delta_table(loaded, SILVER).file_uris())
     commit = upsert(loaded, "a", [row(3, "new", "a"), row(100, "new", "a")])
-    after = set(DeltaTable(loaded.uri(SILVER)).file_uris())
+    after = set(delta_table(loaded, SILVER).file_uris())
     assert len(before & after) == 1
     assert commit.rows_total == 22
     expected = [row(i) if i != 3 else row(3, "new", "a") for i in range(20)] + [row(100, "new", "a"), row(None)]
@@ -123,7 +122,7 @@ def test_a_key_that_occurs_twice_is_refused_by_name_and_changes_nothing(loaded: 
     assert [r["name"] for r in stored(loaded) if r["id"] == 7] == ["old"]
 
 
-def test_an_upsert_leaves_no_scratch_file(loaded: LocalLakehouse) -> None:
+def test_an_upsert_leaves_no_scratch_file(loaded: LocalLakehouse, lake_settings: Settings) -> None:
     loaded.clear_staging("shop", "public.orders")
     upsert(loaded, "a", [row(1, "new", "a")])
-    assert [path for path in Path(loaded.staging).rglob("*") if path.is_file()] == []
+    assert merge_scratch(loaded, lake_settings.home_path) == []

