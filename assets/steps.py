@@ -11,6 +11,7 @@ from assets.bronze import BronzeRows, commit_bronze
 from assets.errors import MismatchError, UnsupportedTableError, WatermarkError
 from assets.failpoints import failpoint
 from assets.lakehouse.interface import Lakehouse, PartWriter, TableId, TableState, open_lakehouse
+from assets.process_memory import release_unused
 from assets.row_comparison import RowComparison
 from assets.settings import Settings
 from assets.silver import SilverTable
@@ -360,6 +361,7 @@ class SyncSteps:
         failpoint("after_record_before_cleanup")
         self.lakehouse.clear_staging(work.connector, work.table)  # the workflow id is the lock: nobody else stages here
         failpoint("after_cleanup")
+        release_unused()
         return closed
 
     def fail(self, work: TableSync, error_type: str, error: str) -> TableResult:

@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from assets.errors import HeadraceError
+from assets.process_memory import limit_arenas
 from assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--task-queue", help="default: HEADRACE_TASK_QUEUE, else `headrace`")
     parser.add_argument("--grace-seconds", type=float, default=GRACE_SECONDS, help="drain time after SIGTERM")
     options = parser.parse_args(arguments)
+    limit_arenas()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         asyncio.run(run_worker(Settings(), options.task_queue, options.grace_seconds))
