@@ -1,7 +1,5 @@
 """Bronze: every change as it came, plus where and when it was read."""
 
-# pyright: reportAttributeAccessIssue=false
-# pyarrow.compute makes its functions at import: no checker sees them.
 from __future__ import annotations
 
 import hashlib
@@ -9,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from assets.arrow_compute import arrow_compute
 from assets.lakehouse.interface import LOADED_AT, OP, POSITION, RUN, Lakehouse, TableId
 from assets.naming import snake_case
 from assets.sync import CommitInfo, Manifest
@@ -107,8 +106,7 @@ def commit_bronze(lakehouse: Lakehouse, manifest: Manifest, schema: pa.Schema) -
 
 def split_operations(batches: Iterator[pa.RecordBatch], op: str) -> Iterator[pa.RecordBatch]:
     """Only the rows of one operation (``u`` or ``d``)."""
-    import pyarrow.compute as pc
-
+    pc = arrow_compute()
     for batch in batches:
         rows = batch.filter(pc.equal(batch.column(OP), op))
         if rows.num_rows:

@@ -1,12 +1,11 @@
 """The rows of one data file: read under the table's schema, and rewritten around touched rows."""
 
-# pyright: reportAttributeAccessIssue=false
-# pyarrow.compute makes its functions at import: no checker sees them.
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from assets.arrow_compute import arrow_compute
 from assets.lakehouse.interface import DELETED_AT, LOADED_AT, POSITION, RUN
 from assets.lakehouse.storage import Storage
 
@@ -47,8 +46,7 @@ def rewritten(
     Args:
         rows: touched row numbers in order, and whether each is a delete.
     """
-    import pyarrow.compute as pc
-
+    pc = arrow_compute()
     start = 0
     touched = iter([*rows.items(), (-1, False)])
     row, gone = next(touched)
@@ -74,6 +72,6 @@ def rewritten(
 def _mask(flags: bytearray) -> pa.Array:
     """One byte a row as an Arrow boolean array."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
+    pc = arrow_compute()
     return pc.not_equal(pa.Array.from_buffers(pa.uint8(), len(flags), [None, pa.py_buffer(flags)]), 0)

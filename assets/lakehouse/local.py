@@ -1,7 +1,5 @@
 """The local engine: Delta tables on a folder or in S3, read by delta-rs, committed by Headrace's own log entries."""
 
-# pyright: reportAttributeAccessIssue=false
-# pyarrow.compute makes its functions at import: no checker sees them.
 from __future__ import annotations
 
 import hashlib
@@ -14,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assets.arrow_compute import arrow_compute
 from assets.errors import CommitConflictError, ConfigurationError, LakehouseError
 from assets.failpoints import failpoint
 from assets.lakehouse.data_files import file_batches, fit, rewritten
@@ -392,8 +391,8 @@ class LocalLakehouse(Lakehouse):
         self, table: TableId, snapshot: Snapshot, files: Sequence[DataFile], columns: Sequence[str] | None, live: bool
     ) -> pa.RecordBatchReader:
         import pyarrow as pa
-        import pyarrow.compute as pc
 
+        pc = arrow_compute()
         schema = snapshot.schema
         filtered = live and DELETED_AT in schema.names
         wanted = list(columns) if columns is not None else schema.names

@@ -1,6 +1,5 @@
 """Connector type ``postgres``: full refresh and snapshot-exact incremental reading."""
 
-# pyright: reportArgumentType=false
 # SQL text is composed of quoted identifiers here, which is no LiteralString.
 from __future__ import annotations
 
@@ -35,8 +34,8 @@ def _selected(column: Column) -> sql.Composable:
     if column.rule == "money":
         scale = arrow_type(column.arrow_type).scale  # type: ignore[attr-defined]
         return sql.SQL("{}::numeric::numeric(19, {})").format(name, sql.Literal(scale))
-    cast = {"text": "{}::text", "integer": "{}::int8"}.get(column.rule, "{}")
-    return sql.SQL(cast).format(name)
+    casts = {"text": sql.SQL("{}::text"), "integer": sql.SQL("{}::int8")}
+    return casts.get(column.rule, sql.SQL("{}")).format(name)
 
 
 class PostgresRead(TableRead):

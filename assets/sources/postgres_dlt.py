@@ -1,6 +1,5 @@
 """The dlt source of a PostgreSQL connector: one resource a table, Arrow tables, for any ``dlt.pipeline``."""
 
-# pyright: reportArgumentType=false, reportCallIssue=false
 # dlt's hints are wider than its annotations say.
 from __future__ import annotations
 
@@ -53,7 +52,7 @@ def postgres_source(
         return dlt.resource(
             rows,
             name=table_slug(table.name),
-            primary_key=list(table.primary_key) or None,
+            primary_key=list(table.primary_key),
             write_disposition="merge" if cursor and table.primary_key else "replace",
         )
 

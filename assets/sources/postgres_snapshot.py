@@ -1,11 +1,10 @@
 """PostgreSQL snapshots as watermarks: which row versions an earlier snapshot could not see."""
 
-# pyright: reportArgumentType=false, reportOperatorIssue=false
 # SQL text is composed of quoted identifiers here, which is no LiteralString.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 from psycopg import sql
 
@@ -77,7 +76,9 @@ def open_snapshot(connection: psycopg.Connection[Any]) -> SnapshotPosition:
     transaction is so old that listing all since would take long: at worst a row is then read twice, never missed.
     """
     system = system_identifier(connection)
-    for number in range(TRIES):
+    tries = 0
+    while True:
+        tries += 1
         # asked on both sides of the snapshot: a transaction may end, or take its id, in between
         (others_before,) = _one(connection, _OTHERS)
         before_xmax, before = _one(connection, _IN_PROGRESS, [MOST_TRANSACTIONS])
@@ -85,7 +86,7 @@ def open_snapshot(connection: psycopg.Connection[Any]) -> SnapshotPosition:
         xmin, xmax, xip, database, standby, lsn = _one(connection, _SNAPSHOT)
         (others_after,) = _one(connection, _OTHERS)
         _, after = _one(connection, _IN_PROGRESS, [MOST_TRANSACTIONS])
-        if (before_xmax == xmax and set(before) == set(after)) or number == TRIES - 1:
+        if (before_xmax == xmax and set(before) == set(after)) or tries == TRIES:
             break
         connection.execute("ROLLBACK")
     in_flight = {int(xid) for xid in [*xip, *before, *after]}
@@ -148,7 +149,7 @@ def new_rows(
     return sql.SQL("({cursor} >= {low} OR {cursor} IS NULL) AND {new}").format(cursor=cursor, low=low, new=new)
 
 
-CURSOR_TYPES = {
+CURSOR_TYPES: dict[str, LiteralString] = {
     "timestamp[us]": "timestamp",
     "timestamp[us, tz=UTC]": "timestamptz",
     "date32[day]": "date",
@@ -158,7 +159,7 @@ CURSOR_TYPES = {
 }
 
 
-def _cursor_type(watermark: Watermark) -> str:
+def _cursor_type(watermark: Watermark) -> LiteralString:
     kind = watermark.cursor_type or ""
     return "numeric" if kind.startswith("decimal") else CURSOR_TYPES[kind]
 

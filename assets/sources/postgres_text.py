@@ -1,13 +1,12 @@
 """The careful reader: the server's own text by COPY, parsed by the type contract. Every value has a place."""
 
-# pyright: reportAttributeAccessIssue=false
-# pyarrow.compute makes its functions at import: no checker sees them.
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from assets.arrow_compute import arrow_compute
 from assets.sources.interface import BATCH_ROWS
 from assets.types import arrow_type
 
@@ -82,8 +81,8 @@ def unfit_array(unfit: dict[int, dict[str, str]], rows: int) -> pa.Array:
 
 def _typed(texts: pa.Array, column: Column, unfit: dict[int, dict[str, str]]) -> pa.Array:
     import pyarrow as pa
-    import pyarrow.compute as pc
 
+    pc = arrow_compute()
     kind = arrow_type(column.arrow_type)
     if pa.types.is_string(kind):
         return texts
@@ -113,8 +112,8 @@ def _typed(texts: pa.Array, column: Column, unfit: dict[int, dict[str, str]]) ->
 def needs_care(batch: pa.RecordBatch) -> bool:
     """Whether a typed batch holds a date or timestamp outside the years 1 to 9999 (infinities included)."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
+    pc = arrow_compute()
     for index, field in enumerate(batch.schema):
         if pa.types.is_date(field.type):
             low, high, values = -719_162, 2_932_896, batch.column(index).view(pa.int32())
@@ -131,7 +130,7 @@ def needs_care(batch: pa.RecordBatch) -> bool:
 def zero_columns(batch: pa.RecordBatch, candidates: Iterable[int]) -> set[int]:
     """Which of the decimal columns hold a zero: the fast reader turns NaN into zero."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
+    pc = arrow_compute()
     zeros = ((i, pa.scalar(0, batch.column(i).type)) for i in candidates)
     return {i for i, zero in zeros if pc.any(pc.equal(batch.column(i), zero)).as_py()}

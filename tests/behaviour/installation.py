@@ -1,6 +1,5 @@
 """One installation with the six steps called in a row, without Temporal: the promise at the level of the data."""
 
-# pyright: reportArgumentType=false, reportCallIssue=false
 from __future__ import annotations
 
 import uuid
@@ -38,13 +37,14 @@ class Installation:
     def execute(self, *statements: str) -> None:
         with self.connect() as connection:
             for statement in statements:
-                connection.execute(statement)
+                connection.execute(statement.encode())
 
     def connect(self) -> psycopg.Connection[Any]:
         return self.server.connect(self.database, autocommit=True)
 
     def work(self, table: str, **options: Any) -> TableSync:
-        return TableSync(connector="shop", table=table, **({"run_group": f"run-{uuid.uuid4().hex[:12]}"} | options))
+        options = {"run_group": f"run-{uuid.uuid4().hex[:12]}"} | options
+        return TableSync.model_validate({"connector": "shop", "table": table} | options)
 
     def sync(self, table: str, **options: Any) -> TableResult:
         work = self.work(table, **options)
@@ -59,7 +59,7 @@ class Installation:
 
     def source_rows(self, query: str) -> list[tuple[Any, ...]]:
         with self.connect() as connection:
-            return sorted(connection.execute(query).fetchall(), key=repr)
+            return sorted(connection.execute(query.encode()).fetchall(), key=repr)
 
     def silver(self, table: str, columns: list[str], *, live: bool = True) -> list[tuple[Any, ...]]:
         """Silver's rows through a plain Delta reader, not through Headrace."""

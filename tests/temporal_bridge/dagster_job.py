@@ -5,7 +5,6 @@
 """
 
 # No postponed annotations: Dagster reads those of an asset function as they stand.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 import os
 import sys
 from collections.abc import Iterator

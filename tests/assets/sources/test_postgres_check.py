@@ -1,6 +1,5 @@
 """Each missing prerequisite is its own failed check, with the fix to apply, and never the password."""
 
-# pyright: reportArgumentType=false, reportCallIssue=false
 from __future__ import annotations
 
 import socket
@@ -23,14 +22,14 @@ def reader(postgres: EmbeddedPostgres, database: Callable[[], str]) -> Iterator[
     name = database()
     role = f"reader_{name}"
     with postgres.connect(name, autocommit=True) as connection:
-        connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{CANARY}'")
+        connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{CANARY}'".encode())
         connection.execute("CREATE TABLE secret (id int PRIMARY KEY)")
         connection.execute("CREATE SCHEMA sales")
         connection.execute("CREATE TABLE sales.orders (id int PRIMARY KEY)")
     yield {**postgres.config(name), "user": role, "password": CANARY}
     with postgres.connect(name, autocommit=True) as connection:
-        connection.execute(f"DROP OWNED BY {role}")
-        connection.execute(f"DROP ROLE {role}")
+        connection.execute(f"DROP OWNED BY {role}".encode())
+        connection.execute(f"DROP ROLE {role}".encode())
 
 
 def failed(config: dict[str, Any]) -> tuple[str, str, str]:
@@ -91,7 +90,7 @@ def test_missing_grants_are_named_as_the_statements_that_give_them(
     assert f'GRANT SELECT ON ALL TABLES IN SCHEMA "public" TO "{reader["user"]}";' in statements
     with postgres.connect(reader["database"], autocommit=True) as connection:
         for statement in statements:
-            connection.execute(statement)
+            connection.execute(statement.encode())
     assert all(result.ok for result in PostgresConnector("shop", PostgresConfig(**reader)).check())
 
 

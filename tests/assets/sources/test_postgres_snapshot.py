@@ -1,6 +1,5 @@
 """One snapshot holds over all connections of a read, and each row version is read in exactly one window."""
 
-# pyright: reportArgumentType=false, reportCallIssue=false
 from __future__ import annotations
 
 from collections.abc import Callable
