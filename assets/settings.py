@@ -46,6 +46,10 @@ class Settings(BaseSettings):
         description="AES-GCM keys of Temporal payloads: `id:key,id:key`, 32 bytes in base64; the first encrypts.",
     )
     task_queue: str = Field(default="headrace", description="Temporal task queue of the syncs.")
+    dagster_url: str | None = Field(
+        default=None,
+        description="Address of the Dagster webserver, where `headrace up` did not start it: it reloads added tables.",
+    )
     extract_threads: int = Field(default=2, ge=1, le=64, description="Parallel readers of one table.")
     sync_concurrency: int = Field(default=4, ge=1, le=256, description="Tables synced at once by one worker.")
     memory_limit: str = Field(default="256MB", description="DuckDB memory limit of one reader or merge.")

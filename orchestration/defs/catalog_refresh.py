@@ -42,8 +42,9 @@ def catalog_refresh(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg
     if context.cursor == version:
         return dg.SkipReason("the catalog has not changed")
     stack = running_stack(settings)
-    if stack is None or not stack.dagster_url:
-        return dg.SkipReason("no webserver of this installation is running")
-    answer = refresh_component_state(stack.dagster_url)
+    url = settings.dagster_url or (stack.dagster_url if stack else None)
+    if not url:
+        return dg.SkipReason("no webserver is known: set HEADRACE_DAGSTER_URL, or reload the code location yourself")
+    answer = refresh_component_state(url.rstrip("/"))
     context.log.info(f"The catalog changed: {answer}")
     return dg.SensorResult(cursor=version)

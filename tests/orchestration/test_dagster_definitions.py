@@ -138,3 +138,19 @@ def test_materializing_a_subset_syncs_it_and_reports_rows_schema_lineage_and_pro
             (check,) = result.get_asset_check_evaluations()
             assert (check.check_name, check.passed) == (CHECK, True)
     assert [t.rows for t in shop.tables("shop") if t.table == "public.orders"] == [50]
+
+
+def test_a_webserver_that_headrace_did_not_start_is_reached_by_its_setting(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestration.defs import catalog_refresh
+
+    asked: list[str] = []
+    with dg.instance_for_test() as instance:
+        skipped = catalog_refresh.catalog_refresh(dg.build_sensor_context(instance=instance))
+        assert isinstance(skipped, dg.SkipReason) and "HEADRACE_DAGSTER_URL" in str(skipped.skip_message)
+        monkeypatch.setenv("HEADRACE_DAGSTER_URL", "http://127.0.0.1:3000/")
+        monkeypatch.setattr(catalog_refresh, "refresh_component_state", lambda url: asked.append(url) or "Done")
+        refreshed = catalog_refresh.catalog_refresh(dg.build_sensor_context(instance=instance))
+    assert asked == ["http://127.0.0.1:3000"]
+    assert isinstance(refreshed, dg.SensorResult) and refreshed.cursor
