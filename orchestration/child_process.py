@@ -115,6 +115,8 @@ class ChildProcess:
         death_signal = int(self.stop_signal)
 
         def die_with_parent() -> None:
+            for ends in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+                signal.signal(ends, signal.SIG_DFL)  # what this process ignores (nohup) must still end a child
             if libc is not None:
                 libc.prctl(_PR_SET_PDEATHSIG, death_signal)
                 if os.getppid() != parent:  # the parent died between fork and prctl

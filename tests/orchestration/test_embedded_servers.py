@@ -56,12 +56,14 @@ def test_a_taken_port_is_replaced() -> None:
         assert free_port(taken.getsockname()[1]) != taken.getsockname()[1]
 
 
-def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
+def test_children_die_with_a_killed_parent_whatever_signals_it_ignored(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     parent = textwrap.dedent(f"""
-        import sys, time
+        import signal, sys, time
         from pathlib import Path
         from orchestration.child_process import ChildProcess
+        for ends in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+            signal.signal(ends, signal.SIG_IGN)
         log = Path({str(tmp_path)!r}) / "c.log"
         child = ChildProcess("Sleeper", [sys.executable, "-c", "import time; time.sleep(600)"], log)
         child.start()

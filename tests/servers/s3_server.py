@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import socket
 import sys
 import uuid
@@ -38,8 +39,8 @@ class S3Server:
         arguments += [f"-s3.config={identities}", "-volume.preStopSeconds=0", "-volume.max=500"]
         arguments += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
         arguments += ["-master.volumeSizeLimitMB=64", "-master.telemetry=false"]
-        # it takes twenty seconds to stop when asked, and holds nothing that lasts
-        self._process = ChildProcess("SeaweedFS", arguments, folder / "seaweedfs.log", grace_seconds=0)
+        # it takes twenty seconds to stop when asked, if it does, and holds nothing that lasts
+        self._process = ChildProcess("SeaweedFS", arguments, folder / "seaweedfs.log", stop_signal=signal.SIGKILL)
 
     def client(self) -> Any:
         import boto3
@@ -73,7 +74,7 @@ class S3Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill_group()
+        self._process.stop()
 
 
 def _free_port_pair() -> int:
