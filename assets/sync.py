@@ -13,6 +13,8 @@ Deletes = Literal["none", "keys"]
 VerifyLevel = Literal["counts", "keys", "values"]
 Status = Literal["succeeded", "failed", "skipped"]
 Layer = Literal["bronze", "silver"]
+Overlap = Literal["skip", "queue_one", "cancel_other"]
+"""What a sync does when another one holds its table: leave it, be the one that follows it, or take its place."""
 
 
 class Model(BaseModel):

@@ -47,6 +47,14 @@ def up(home: HomeOption = None) -> None:
     raise typer.Exit(local.up(settings))
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def worker(context: typer.Context) -> None:
+    """A worker of its own, on any machine: --queue extract|orchestration, --task-queue, --grace-seconds."""
+    from temporal_bridge.worker import run
+
+    run(context.args)
+
+
 @app.command()
 @reports_errors
 def status(as_json: JsonOption = False, home: HomeOption = None) -> None:

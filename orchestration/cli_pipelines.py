@@ -46,8 +46,15 @@ def add(
     key: Annotated[str | None, typer.Option("--key", help="Key columns: COL,COL.")] = None,
     deletes: Annotated[Literal["none", "keys"], typer.Option("--deletes", help="keys: find deleted rows.")] = "none",
     verify: Annotated[Literal["counts", "keys", "values"], typer.Option("--verify")] = "counts",
-    schedule: Annotated[str, typer.Option("--schedule", help='"cron:*/5 * * * *", "every:15m" or manual.')] = "manual",
+    schedule: Annotated[
+        str, typer.Option("--schedule", help='"cron:*/5 * * * *", "every:15m", "changes:5m" or manual.')
+    ] = "manual",
     timezone: Annotated[str, typer.Option("--timezone", help="Of a cron schedule, such as Europe/Berlin.")] = "UTC",
+    overlap: Annotated[
+        Literal["skip", "queue_one", "cancel_other"],
+        typer.Option("--overlap", help="What happens to a table that another sync holds."),
+    ] = "skip",
+    deferred: Annotated[bool, typer.Option("--deferred", help="Dagster starts the work and does not wait.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Change the pipeline of this name.")] = False,
     as_json: JsonOption = False,
     home: HomeOption = None,
@@ -68,6 +75,8 @@ def add(
         verify=verify,
         schedule=schedule,
         timezone=timezone,
+        overlap=overlap,
+        deferred=deferred,
         replace=replace,
     )
     _show(record, as_json)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from assets.errors import ConfigurationError
 from assets.naming import path_part
 from assets.settings import Settings
-from assets.sync import TableResult, TableSync
+from assets.sync import Overlap, TableResult, TableSync
 from orchestration.reports import SyncedTable, SyncProgress, SyncReport
 
 if TYPE_CHECKING:
@@ -104,7 +104,10 @@ def finish_earlier(catalog: Catalog, client: TemporalClient, connector: str, tab
 class DatasetRun:
     """The tables of one connector, synced as one run."""
 
-    def __init__(self, settings: Settings, catalog: Catalog, works: Sequence[TableSync]) -> None:
+    def __init__(
+        self, settings: Settings, catalog: Catalog, works: Sequence[TableSync], overlap: Overlap = "skip"
+    ) -> None:
+        self._overlap: Overlap = overlap
         self._settings = settings
         self._catalog = catalog
         self._works = {work.table: work for work in works}
@@ -173,6 +176,7 @@ class DatasetRun:
             tables=tuple(works),
             run_group=self.run_group,
             max_parallel=self._settings.sync_concurrency,
+            overlap=self._overlap,
         )
         return client.start_workflow(
             DatasetSyncWorkflow,

@@ -136,16 +136,21 @@ def _temporal(settings: Settings) -> str:
     record = running_stack(settings)
     if external or record:
         from temporal_bridge.client import TemporalClient
+        from temporal_bridge.task_queues import WORKER_ROLES, role_queue, start_command
 
         address = external or (record.temporal_address if record else None)
         with TemporalClient(address, connect_seconds=5) as client:
-            age = client.worker_age(settings.task_queue)
-        if age is None:
+            ages = {
+                queue: client.worker_age(queue, "activity")
+                for queue in (role_queue(settings.task_queue, role) for role in WORKER_ROLES)
+            }
+        deserted = [queue for queue, age in ages.items() if age is None]
+        if deserted:
             raise _Problem(
-                f"{address}: no worker polls the task queue `{settings.task_queue}`",
-                f"Start one with: python -m temporal_bridge.worker --task-queue {settings.task_queue}",
+                f"{address}: no worker polls the task queue `{deserted[0]}`",
+                f"Start one with: {start_command(deserted[0])}",
             )
-        return f"{address}, a worker polled {age:.0f} s ago"
+        return f"{address}, workers polled {max(age or 0 for age in ages.values()):.0f} s ago"
     from orchestration.temporal_server import temporal_binary
 
     temporal_binary()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from assets.catalog.records import ConnectorRecord, PipelineRecord, PipelineTable, RunRecord, TableRunRecord
 from assets.errors import ConfigurationError, HeadraceError, NotFoundError
 from assets.settings import Settings
-from assets.sync import Deletes, RequestedMode, SourceTable, TableSync, VerifyLevel, VerifyResult
+from assets.sync import Deletes, Overlap, RequestedMode, SourceTable, TableSync, VerifyLevel, VerifyResult
 from orchestration.reports import (
     ConnectorTest,
     DoctorReport,
@@ -134,7 +134,13 @@ class Headrace:
         return [table.name for table in found if table.kind in SYNCED_BY_DEFAULT]
 
     def _run(
-        self, connector: str, run_group: str, works: list[TableSync], wait: bool, progress: Progress | None
+        self,
+        connector: str,
+        run_group: str,
+        works: list[TableSync],
+        wait: bool,
+        progress: Progress | None,
+        overlap: Overlap = "skip",
     ) -> SyncReport:
         from orchestration.dataset_run import DatasetRun, finish_earlier, reconcile, temporal_in_use
 
@@ -144,7 +150,7 @@ class Headrace:
             reconcile(self.catalog, client)
             if stack.transient:
                 finish_earlier(self.catalog, client, connector, [work.table for work in works])
-            return DatasetRun(self.settings, self.catalog, works).run(client, progress, wait)
+            return DatasetRun(self.settings, self.catalog, works, overlap).run(client, progress, wait)
 
     def verify(
         self, connector: str, tables: Sequence[str] | None = None, level: VerifyLevel = "counts"
@@ -366,7 +372,7 @@ class Pipelines:
         named = [table.name for table in pipeline.tables]
         tables = self._headrace._selected(pipeline.connector, None if pipeline.all_tables else named)
         works = [pipeline.table_sync(table, run_group) for table in dict.fromkeys([*tables, *named])]
-        return self._headrace._run(pipeline.connector, run_group, works, wait, progress)
+        return self._headrace._run(pipeline.connector, run_group, works, wait, progress, pipeline.overlap)
 
     def pause(self, name: str) -> PipelineRecord:
         """Stop the schedule; runs by hand stay possible."""

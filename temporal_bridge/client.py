@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from assets.errors import BridgeError
 from temporal_bridge.event_loop_thread import SLICE_SECONDS, EventLoopThread, connect_until, unreachable
 from temporal_bridge.payload_size import refuse_large_payload
-from temporal_bridge.workflow_run import WorkflowFailedError, WorkflowProgress, WorkflowRun
+from temporal_bridge.workflow_run import TaskKind, WorkflowFailedError, WorkflowProgress, WorkflowRun
 
 if TYPE_CHECKING:
     from temporalio.client import Client, WorkflowHandle
@@ -169,14 +169,14 @@ class TemporalClient:
 
         return await look_at(await self._client(), run.workflow_id, run.run_id, children=children)
 
-    def worker_age(self, task_queue: str) -> float | None:
-        """Seconds since a worker last polled this queue for workflows and activities; None if none is known."""
-        return self._call(lambda: self._worker_age(task_queue))
+    def worker_age(self, task_queue: str, kind: TaskKind = "workflow") -> float | None:
+        """Seconds since a worker last polled this queue for this kind of task; None if none is known."""
+        return self._call(lambda: self._worker_age(task_queue, kind))
 
-    async def _worker_age(self, task_queue: str) -> float | None:
+    async def _worker_age(self, task_queue: str, kind: TaskKind) -> float | None:
         from temporal_bridge.workflow_progress import worker_age
 
-        return await worker_age(await self._client(), task_queue)
+        return await worker_age(await self._client(), task_queue, kind)
 
     def query(self, run: WorkflowRun, name: str) -> Any:
         """Ask the workflow itself. Needs a worker; `describe` does not."""
@@ -264,11 +264,12 @@ class TemporalClient:
                 try:
                     look = self._call_once(self._describe(run, True))
                     patience.server_answered()
-                    if not look.waits_for_worker:
+                    if not look.waiting:
                         patience.worker_seen()
                     elif time.monotonic() >= next_worker_check:
                         next_worker_check = time.monotonic() + _WORKER_CHECK_SECONDS
-                        if patience.worker_missing(self._call_once(self._worker_age(run.task_queue))):
+                        ages = {waits: self._call_once(self._worker_age(*waits)) for waits in look.waiting}
+                        if patience.worker_missing(ages):
                             self.cancel(run)
                             raise patience.no_worker_error()
                 except BridgeError:

@@ -108,18 +108,7 @@ class PipesTemporalClient(dg.PipesClient, TreatAsResourceParam):
         """
         id = workflow_id or dagster_workflow_id(context)
         with self.temporal.client() as client, self._obeying_interrupts(context, client, id):
-            failpoint("dagster_before_start")
-            run = client.start_workflow(
-                workflow,
-                input,
-                id=id,
-                task_queue=task_queue,
-                result_type=result_type,
-                summary=_origin(context),
-                memo=extras,
-            )
-            self._record(context, run)
-            failpoint("dagster_after_start")
+            run = self._start(context, client, workflow, input, id, task_queue, result_type=result_type, memo=extras)
             result = _to_end(self._attend(context, client, run, None))
             metadata = self._metadata(client, run)
             failpoint("dagster_before_end")
@@ -172,17 +161,7 @@ class PipesTemporalClient(dg.PipesClient, TreatAsResourceParam):
             for round_number in range(1, _MAX_ROUNDS + 1):
                 id = base_id if round_number == 1 else f"{base_id}/{round_number}"
                 with self._obeying_interrupts(context, client, id):
-                    failpoint("dagster_before_start")
-                    run = client.start_workflow(
-                        workflow,
-                        input,
-                        id=id,
-                        task_queue=task_queue,
-                        summary=_origin(context),
-                        selection=selection,
-                    )
-                    self._record(context, run)
-                    failpoint("dagster_after_start")
+                    run = self._start(context, client, workflow, input, id, task_queue, selection=selection)
                     failed, emitted = {}, set()
                     for result in self._items(context, client, run, item_type):
                         if result.table not in wanted:
@@ -209,6 +188,46 @@ class PipesTemporalClient(dg.PipesClient, TreatAsResourceParam):
                 metadata={"failed": sorted(really_failed)},
                 allow_retries=False,
             )
+
+    def start(
+        self,
+        *,
+        context: Context,
+        workflow: Any,
+        input: Any,
+        task_queue: str,
+        workflow_id: str | None = None,
+        selection: str | None = None,
+    ) -> WorkflowRun:
+        """Start a workflow, or attach to the one of this work, and do not wait: something else reports its end.
+
+        Args:
+            context, workflow, input, task_queue, workflow_id: as in `run`.
+            selection: field of ``input`` that lists the selected items.
+
+        Raises:
+            BridgeError: Temporal is unreachable, or the work was refused.
+        """
+        with self.temporal.client() as client:
+            id = workflow_id or dagster_workflow_id(context)
+            return self._start(context, client, workflow, input, id, task_queue, selection=selection)
+
+    def _start(
+        self,
+        context: Context,
+        client: TemporalClient,
+        workflow: Any,
+        input: Any,
+        id: str,
+        task_queue: str,
+        **options: Any,
+    ) -> WorkflowRun:
+        """Start or attach, and write it into the event log before the first wait."""
+        failpoint("dagster_before_start")
+        run = client.start_workflow(workflow, input, id=id, task_queue=task_queue, summary=_origin(context), **options)
+        self._record(context, run)
+        failpoint("dagster_after_start")
+        return run
 
     def _items(self, context: Context, client: TemporalClient, run: WorkflowRun, item_type: Any) -> Iterator[Any]:
         """Each item's result once: as its child ends, and at the end those that have no result of a child."""

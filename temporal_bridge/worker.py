@@ -1,14 +1,16 @@
-"""The worker process: ``python -m temporal_bridge.worker``."""
+"""The worker process: ``headrace worker``, or ``python -m temporal_bridge.worker``."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import sys
 import threading
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from assets.errors import HeadraceError
 from assets.process_memory import limit_arenas
 from assets.settings import Settings
+from temporal_bridge.task_queues import WORKER_ROLES, WorkerRole, role_queue
 
 if TYPE_CHECKING:
     from temporalio.client import Client
@@ -27,6 +30,7 @@ logger = logging.getLogger("temporal_bridge.worker")
 GRACE_SECONDS = 30
 CANCEL_SECONDS = 10
 CONNECT_SECONDS = 60
+RECORD_THREADS = 8
 
 
 def workflow_types() -> list[type]:
@@ -41,19 +45,22 @@ def build_worker(
     client: Client,
     settings: Settings,
     steps: Steps,
+    role: WorkerRole = "orchestration",
     *,
     task_queue: str | None = None,
     grace_seconds: float = GRACE_SECONDS,
     workflows: list[type] | None = None,
     **options: Any,
 ) -> Worker:
-    """Construct the worker; constructing imports every workflow in the sandbox.
+    """Construct the worker of one kind of work; constructing imports its workflows in the sandbox.
 
     Args:
         client: a connected client with ``temporal_bridge.codec.data_converter``.
         settings: concurrency and heartbeats.
         steps: ``assets.steps.SyncSteps``, or anything with its methods.
-        task_queue: default: the settings' one.
+        role: ``orchestration`` runs the workflows and the activities that write only the catalog; ``extract`` the
+            activities that move data.
+        task_queue: the installation's queue, `role_queue` makes the worker's of it; default: the settings' one.
         grace_seconds: how long running activities may go on after a shutdown was asked for.
         workflows: default: `workflow_types`.
         options: further arguments of ``temporalio.worker.Worker``.
@@ -62,14 +69,15 @@ def build_worker(
 
     from temporal_bridge.activities.table_sync import TableSyncActivities
 
-    threads = settings.sync_concurrency
+    extract = role == "extract"
+    threads = settings.sync_concurrency if extract else RECORD_THREADS
     return Worker(
         client,
-        task_queue=task_queue or settings.task_queue,
-        workflows=workflows or workflow_types(),
-        activities=list(TableSyncActivities(steps, settings).activities),
+        task_queue=role_queue(task_queue or settings.task_queue, role),
+        workflows=[] if extract else workflows or workflow_types(),
+        activities=list(TableSyncActivities(steps, settings).of_role(role)),
         # As many threads as activities: in a smaller pool a started activity starves until it times out.
-        activity_executor=ThreadPoolExecutor(max_workers=threads, thread_name_prefix="activity"),
+        activity_executor=ThreadPoolExecutor(max_workers=threads, thread_name_prefix=role),
         max_concurrent_activities=threads,
         max_heartbeat_throttle_interval=timedelta(seconds=settings.heartbeat_throttle_seconds),
         default_heartbeat_throttle_interval=timedelta(seconds=settings.heartbeat_throttle_seconds),
@@ -80,7 +88,21 @@ def build_worker(
     )
 
 
-async def run_worker(settings: Settings, task_queue: str | None, grace_seconds: float) -> None:
+@contextlib.asynccontextmanager
+async def workers_of(
+    client: Client, settings: Settings, steps: Steps, roles: Sequence[WorkerRole] = WORKER_ROLES, **options: Any
+) -> AsyncIterator[None]:
+    """Poll for all ``roles`` in this process while the block runs, then drain. Options: those of `build_worker`."""
+    async with contextlib.AsyncExitStack() as stack:
+        # The workflows' worker goes last when they drain: activities that end report to it.
+        for role in sorted(roles, key=WORKER_ROLES.index):
+            await stack.enter_async_context(build_worker(client, settings, steps, role, **options))
+        yield
+
+
+async def run_worker(
+    settings: Settings, task_queue: str | None, grace_seconds: float, roles: Sequence[WorkerRole] = WORKER_ROLES
+) -> None:
     """Connect, poll until SIGTERM or SIGINT, drain.
 
     Raises:
@@ -91,7 +113,6 @@ async def run_worker(settings: Settings, task_queue: str | None, grace_seconds: 
 
     steps = SyncSteps.from_settings(settings)
     client = await TemporalClient(connect_seconds=CONNECT_SECONDS).connect()
-    worker = build_worker(client, settings, steps, task_queue=task_queue, grace_seconds=grace_seconds)
     stop = asyncio.Event()
 
     def drain() -> None:
@@ -107,8 +128,10 @@ async def run_worker(settings: Settings, task_queue: str | None, grace_seconds: 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, drain)
-    async with worker:
-        logger.info("polling %s at %s", worker.task_queue, client.service_client.config.target_host)
+    base = task_queue or settings.task_queue
+    async with workers_of(client, settings, steps, roles, task_queue=base, grace_seconds=grace_seconds):
+        queues = ", ".join(role_queue(base, role) for role in roles)
+        logger.info("polling %s at %s", queues, client.service_client.config.target_host)
         await stop.wait()
     logger.info("stopped")
 
@@ -121,22 +144,30 @@ def _give_up() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run until stopped. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m temporal_bridge.worker", description=__doc__)
+    parser = argparse.ArgumentParser(prog="headrace worker", description=__doc__)
     parser.add_argument("--task-queue", help="default: HEADRACE_TASK_QUEUE, else `headrace`")
+    parser.add_argument(
+        "--queue", action="append", choices=WORKER_ROLES, help="kind of work, once or more; default: every kind"
+    )
     parser.add_argument("--grace-seconds", type=float, default=GRACE_SECONDS, help="drain time after SIGTERM")
     options = parser.parse_args(arguments)
     limit_arenas()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        asyncio.run(run_worker(Settings(), options.task_queue, options.grace_seconds))
+        roles = tuple(dict.fromkeys(options.queue or WORKER_ROLES))
+        asyncio.run(run_worker(Settings(), options.task_queue, options.grace_seconds, roles))
     except HeadraceError as error:
         logger.error("%s", error)
         return 1
     return 0
 
 
-if __name__ == "__main__":
-    code = main()
+def run(arguments: list[str] | None = None) -> None:
+    """`main`, then the end of the process: threads that a cancelled activity left behind would keep it."""
+    code = main(arguments)
     logging.shutdown()
-    # Threads that a cancelled activity left behind would keep the interpreter from ending.
     os._exit(code)
+
+
+if __name__ == "__main__":
+    run()

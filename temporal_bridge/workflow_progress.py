@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from assets.errors import BridgeError
+from temporal_bridge.task_queues import start_command
 from temporal_bridge.workflow_run import (
     PendingActivity,
     PendingChild,
+    TaskKind,
     WorkflowFailedError,
     WorkflowProgress,
     WorkflowRun,
@@ -55,15 +57,17 @@ async def look_at(client: Client, workflow_id: str, run_id: str, *, children: bo
                 last_failure=last_failure,
                 next_attempt_at=next_attempt,
                 heartbeat=heartbeat,
+                task_queue=pending.activity_options.task_queue.name,
             )
         )
     task = raw.pending_workflow_task
     task_waits = task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED
     now = datetime.now(UTC)
-    waits = task_waits or any(
-        activity.state == "scheduled" and (activity.next_attempt_at is None or activity.next_attempt_at <= now)
-        for activity in activities
-    )
+    own_queue = description.task_queue
+    waiting: set[tuple[str, TaskKind]] = {(own_queue, "workflow")} if task_waits else set()
+    for activity in activities:
+        if activity.state == "scheduled" and (activity.next_attempt_at is None or activity.next_attempt_at <= now):
+            waiting.add((activity.task_queue or own_queue, "activity"))
     pending_children = tuple(
         PendingChild(child.workflow_id, child.run_id, child.workflow_type_name) for child in raw.pending_children
     )
@@ -74,7 +78,7 @@ async def look_at(client: Client, workflow_id: str, run_id: str, *, children: bo
         )
         for look in looks:
             activities.extend(look.activities)
-            waits = waits or look.waits_for_worker
+            waiting.update(look.waiting)
     status = description.status.name.lower() if description.status else "unknown"
     return WorkflowProgress(
         workflow_id=workflow_id,
@@ -83,29 +87,25 @@ async def look_at(client: Client, workflow_id: str, run_id: str, *, children: bo
         history_length=description.history_length,
         activities=tuple(activities),
         children=pending_children,
-        waits_for_worker=waits and status == "running",
+        waiting=tuple(sorted(waiting)) if status == "running" else (),
     )
 
 
-async def worker_age(client: Client, task_queue: str) -> float | None:
-    """Seconds since the queue was last polled, the older of workflow and activity polls; None: never."""
+async def worker_age(client: Client, task_queue: str, kind: TaskKind) -> float | None:
+    """Seconds since the queue was last polled for this kind of task; None: never."""
     from temporalio.api.enums.v1 import TaskQueueType
     from temporalio.api.taskqueue.v1 import TaskQueue
     from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 
-    ages: list[float] = []
-    for kind in (TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY):
-        answer = await client.workflow_service.describe_task_queue(
-            DescribeTaskQueueRequest(
-                namespace=client.namespace, task_queue=TaskQueue(name=task_queue), task_queue_type=kind
-            ),
-            retry=True,
-        )
-        polls = [poller.last_access_time.ToDatetime(tzinfo=UTC) for poller in answer.pollers]
-        if not polls:
-            return None
-        ages.append(max(0.0, (datetime.now(UTC) - max(polls)).total_seconds()))
-    return max(ages)
+    types = {"workflow": TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW, "activity": TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY}
+    answer = await client.workflow_service.describe_task_queue(
+        DescribeTaskQueueRequest(
+            namespace=client.namespace, task_queue=TaskQueue(name=task_queue), task_queue_type=types[kind]
+        ),
+        retry=True,
+    )
+    polls = [poller.last_access_time.ToDatetime(tzinfo=UTC) for poller in answer.pollers]
+    return max(0.0, (datetime.now(UTC) - max(polls)).total_seconds()) if polls else None
 
 
 class Patience:
@@ -126,6 +126,7 @@ class Patience:
         self._worker_wait_seconds = worker_wait_seconds
         self._away_since: float | None = None
         self._no_worker_since: float | None = None
+        self._deserted = run.task_queue
 
     def server_answered(self) -> None:
         if self._away_since is not None:
@@ -164,23 +165,25 @@ class Patience:
     def worker_seen(self) -> None:
         self._no_worker_since = None
 
-    def worker_missing(self, age: float | None) -> bool:
-        """Judge the last poll's age; true when the wait for a worker is over."""
-        if age is not None and age < POLLER_ALIVE_SECONDS:
+    def worker_missing(self, ages: Mapping[tuple[str, TaskKind], float | None]) -> bool:
+        """Judge the ages of the queues' last polls; true when the wait for a worker is over."""
+        deserted = [queue for (queue, _), age in ages.items() if age is None or age >= POLLER_ALIVE_SECONDS]
+        if not deserted:
             self.worker_seen()
             return False
         now = time.monotonic()
+        self._deserted = deserted[0]
         if self._no_worker_since is None:
             self._no_worker_since = now
             self._warn(
-                f"No worker polls the task queue `{self._run.task_queue}`; waiting up to "
+                f"No worker polls the task queue `{self._deserted}`; waiting up to "
                 f"{self._worker_wait_seconds:.0f} s. {self._start_command}"
             )
         return now - self._no_worker_since >= self._worker_wait_seconds
 
     def no_worker_error(self) -> BridgeError:
         return BridgeError(
-            f"no worker polls the task queue `{self._run.task_queue}`; the workflow was cancelled after "
+            f"no worker polls the task queue `{self._deserted}`; the workflow was cancelled after "
             f"{self._worker_wait_seconds:.0f} s.",
             where=self._run.workflow_id,
             remedy=self._start_command,
@@ -189,7 +192,7 @@ class Patience:
 
     @property
     def _start_command(self) -> str:
-        return f"Start one with: python -m temporal_bridge.worker --task-queue {self._run.task_queue}"
+        return f"Start one with: {start_command(self._deserted)}"
 
 
 def workflow_failed(run: WorkflowRun, error: WorkflowFailureError) -> WorkflowFailedError:

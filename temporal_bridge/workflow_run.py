@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from assets.errors import BridgeError
+
+TaskKind = Literal["workflow", "activity"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class PendingActivity:
     last_failure: str
     next_attempt_at: datetime | None
     heartbeat: dict[str, Any] = field(default_factory=dict)
+    task_queue: str = ""
 
     @property
     def text(self) -> str:
@@ -74,7 +77,8 @@ class WorkflowProgress:
     history_length: int
     activities: tuple[PendingActivity, ...] = ()
     children: tuple[PendingChild, ...] = ()
-    waits_for_worker: bool = False
+    waiting: tuple[tuple[str, TaskKind], ...] = ()
+    """Task queues, each with the kind of task, on which something waits to be picked up."""
 
     @property
     def lines(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,7 @@ async def start_or_attach(
     if attached and found.workflow_type != name:
         raise _other_work(id, [f"workflow type: recorded {found.workflow_type}, now {name}"])
     if attached and recorded.get(FINGERPRINT_MEMO) != work:
-        differing = differences(await _recorded_input(client, id, found.run_id), work_of(input), selection)
+        differing = differences(await _recorded_input(client, id, found.run_id, type(input)), work_of(input), selection)
         if differing:
             raise _other_work(id, differing)
     return dataclasses.replace(
@@ -76,12 +77,22 @@ async def start_or_attach(
     )
 
 
-async def _recorded_input(client: Client, id: str, run_id: str) -> Any:
+async def _recorded_input(client: Client, id: str, run_id: str, model: type) -> Any:
     async for event in client.get_workflow_handle(id, run_id=run_id).fetch_history_events(page_size=1):
         payloads = event.workflow_execution_started_event_attributes.input.payloads
         values = await client.data_converter.decode(list(payloads))
-        return work_of(values[0]) if values else None
+        return work_of(_with_new_defaults(values[0], model)) if values else None
     return None
+
+
+def _with_new_defaults(value: Any, model: type) -> Any:
+    """A workflow that an earlier release started lacks the fields that came since: their defaults say the same."""
+    from pydantic import BaseModel, ValidationError
+
+    if issubclass(model, BaseModel):
+        with contextlib.suppress(ValidationError):
+            return model.model_validate(value)
+    return value
 
 
 def _other_work(id: str, differing: list[str]) -> BridgeError:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -87,6 +88,8 @@ class PipelineRow(Base):
     schedule_expression: Mapped[str | None] = mapped_column(String(255))
     timezone: Mapped[str] = mapped_column(String(63))
     active: Mapped[bool] = mapped_column(Boolean)
+    overlap: Mapped[str] = mapped_column(String(16), server_default="skip")
+    deferred: Mapped[bool] = mapped_column(Boolean, server_default=false())
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
 
@@ -112,6 +115,7 @@ class RunRow(Base):
     status: Mapped[str] = mapped_column(String(16))
     workflow_id: Mapped[str | None] = mapped_column(Text)
     dagster_run_id: Mapped[str | None] = mapped_column(String(255))
+    deferred: Mapped[bool] = mapped_column(Boolean, server_default=false(), default=False)
     tables: Mapped[list[Any]]
     started_at: Mapped[datetime]
     completed_at: Mapped[datetime | None]
@@ -123,6 +127,7 @@ class TableRunRow(Base):
     __table_args__ = (
         UniqueConstraint("run_group", "connector", "table_name"),
         Index("ix_table_runs_connector_table_name_started_at", "connector", "table_name", "started_at"),
+        Index("ix_table_runs_completed_at", "completed_at"),
         Index(
             "ix_table_runs_open",
             "started_at",

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from assets.sync import Deletes, Mode, Model, RequestedMode, TableResult, TableSync, VerifyLevel
+from assets.sync import Deletes, Mode, Model, Overlap, RequestedMode, TableResult, TableSync, VerifyLevel
 
 ConnectorStatus = Literal["pending", "active", "error"]
-ScheduleKind = Literal["cron", "interval", "manual"]
+ScheduleKind = Literal["cron", "interval", "changes", "manual"]
 RunStatus = Literal["running", "succeeded", "failed", "skipped"]
 
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "skipped"})
@@ -54,6 +54,8 @@ class PipelineRecord(Model):
     verify: VerifyLevel = "counts"
     schedule_kind: ScheduleKind = "manual"
     schedule_expression: str | None = Field(default=None, description="five cron fields, or 15m, 2h, 1d")
+    overlap: Overlap = "skip"
+    deferred: bool = Field(default=False, description="Dagster's run ends when the work is started")
     timezone: str = "UTC"
     active: bool = True
     created_at: datetime
@@ -61,16 +63,16 @@ class PipelineRecord(Model):
 
     @property
     def schedule(self) -> str:
-        """As it is written: ``cron:*/5 * * * *``, ``every:15m`` or ``manual``."""
-        prefix = {"cron": "cron:", "interval": "every:", "manual": "manual"}[self.schedule_kind]
+        """As it is written: ``cron:*/5 * * * *``, ``every:15m``, ``changes:5m`` or ``manual``."""
+        prefix = {"cron": "cron:", "interval": "every:", "changes": "changes:", "manual": "manual"}[self.schedule_kind]
         return prefix + (self.schedule_expression or "")
 
     @property
     def interval_seconds(self) -> int | None:
-        """Length of an interval schedule; none for the other kinds."""
+        """Time between two runs, or between two looks at the source; none for cron and manual."""
         from assets.catalog.schedules import interval_seconds
 
-        if self.schedule_kind != "interval" or self.schedule_expression is None:
+        if self.schedule_kind not in ("interval", "changes") or self.schedule_expression is None:
             return None
         return interval_seconds(self.schedule_expression)
 
@@ -130,6 +132,7 @@ class RunRecord(Model):
     status: RunStatus
     workflow_id: str | None = None
     dagster_run_id: str | None = None
+    deferred: bool = False
     started_at: datetime
     completed_at: datetime | None = None
     error: str | None = None

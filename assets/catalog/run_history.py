@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
@@ -41,14 +42,14 @@ _RESULT_COLUMNS = (
 Alive = Callable[[str], str | None]
 
 
-class RunHistory:
+class RunHistory(ABC):
     """Base of `assets.catalog.store.Catalog`: what ran, and how it ended."""
 
-    def _reading(self) -> AbstractContextManager[Session]:
-        raise NotImplementedError
+    @abstractmethod
+    def _reading(self) -> AbstractContextManager[Session]: ...
 
-    def _writing(self) -> AbstractContextManager[Session]:
-        raise NotImplementedError
+    @abstractmethod
+    def _writing(self) -> AbstractContextManager[Session]: ...
 
     # write
 
@@ -61,6 +62,7 @@ class RunHistory:
         tables: Sequence[str] = (),
         workflow_id: str | None = None,
         dagster_run_id: str | None = None,
+        deferred: bool = False,
     ) -> None:
         """Open the run's row, or add to it. The run ends by itself when all its tables have ended.
 
@@ -68,12 +70,14 @@ class RunHistory:
             run_group: identity of the run; begun twice it is one run.
             tables: the tables that it will sync; more may come by `begin_table_run`.
             workflow_id: the workflow that carries the run.
+            deferred: no Dagster run reports its tables; `ended_table_runs` tells the sensor that does.
         """
         with self._writing() as session:
             run = _open_run(session, run_group, connector, pipeline, trigger)
             run.pipeline = run.pipeline or pipeline
             run.workflow_id = workflow_id or run.workflow_id
             run.dagster_run_id = dagster_run_id or run.dagster_run_id
+            run.deferred = run.deferred or deferred
             _add_tables(run, tables)
             _close_if_done(session, run)
 
@@ -237,6 +241,22 @@ class RunHistory:
             row = session.scalars(query).first()
             return _table_run_record(row) if row else None
 
+    def ended_table_runs(self, since: datetime, *, limit: int = 500) -> list[tuple[int, TableRunRecord]]:
+        """Tables that ended after ``since`` in runs that no Dagster run reports, oldest first, with their row's id."""
+        query = (
+            select(TableRunRow)
+            .join(RunRow, RunRow.run_group == TableRunRow.run_group)
+            .where(
+                TableRunRow.completed_at > since,
+                TableRunRow.status.in_(sorted(TERMINAL)),
+                RunRow.deferred | RunRow.dagster_run_id.is_(None),
+            )
+            .order_by(TableRunRow.completed_at, TableRunRow.id)
+            .limit(limit)
+        )
+        with self._reading() as session:
+            return [(row.id, _table_run_record(row)) for row in session.scalars(query)]
+
     def latest_table_runs(self, connector: str | None = None) -> list[TableRunRecord]:
         """The latest run of each table that ever ran, however it ended, by connector and table."""
         from sqlalchemy import func
@@ -278,6 +298,7 @@ def _open_run(session: Session, run_group: str, connector: str, pipeline: str | 
         "pipeline": pipeline,
         "trigger": trigger,
         "status": "running",
+        "deferred": False,
         "tables": [],
         "started_at": now(),
     }

@@ -1,4 +1,4 @@
-"""Schedules of pipelines: ``cron:*/5 * * * *``, ``every:15m``, ``manual``; checked when they are written."""
+"""Schedules of pipelines: ``cron:*/5 * * * *``, ``every:15m``, ``changes:5m``, ``manual``; checked when written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 _DAYS = "sun|mon|tue|wed|thu|fri|sat"
 # The library would also take random (R) and hashed (H) fields, which mean another time in each process.
 _CRON_FIELD = re.compile(rf"(?:[0-9*/,-]|{_MONTHS}|{_DAYS})+\Z", re.IGNORECASE)
-_REMEDY = 'Write "cron:MINUTE HOUR DAY MONTH WEEKDAY", "every:15m" (m, h or d), or manual.'
+_REMEDY = 'Write "cron:MINUTE HOUR DAY MONTH WEEKDAY", "every:15m" or "changes:5m" (m, h or d), or manual.'
 
 
 def parse_schedule(text: str) -> tuple[ScheduleKind, str | None]:
@@ -31,9 +31,9 @@ def parse_schedule(text: str) -> tuple[ScheduleKind, str | None]:
     if colon and kind == "cron":
         _check_cron(expression)
         return "cron", expression
-    if colon and kind == "every":
+    if colon and kind in ("every", "changes"):
         interval_seconds(expression)
-        return "interval", expression
+        return ("interval" if kind == "every" else "changes"), expression
     raise ConfigurationError(f"{text!r} is no schedule.", remedy=_REMEDY)
 
 

@@ -22,7 +22,7 @@ from assets.errors import ConfigurationError, ConflictError, NotFoundError
 from assets.naming import CONNECTOR_NAME
 from assets.settings import Settings
 from assets.sources.interface import Connector
-from assets.sync import CheckResult, Deletes, RequestedMode, VerifyLevel
+from assets.sync import CheckResult, Deletes, Overlap, RequestedMode, VerifyLevel
 
 MAX_ERROR = 4_000
 
@@ -191,6 +191,8 @@ class Catalog(RunHistory):
         verify: VerifyLevel = "counts",
         schedule: str = "manual",
         timezone: str = "UTC",
+        overlap: Overlap = "skip",
+        deferred: bool = False,
         active: bool = True,
         replace: bool = False,
     ) -> PipelineRecord:
@@ -200,8 +202,10 @@ class Catalog(RunHistory):
             tables: names as ``discover`` prints them, or `PipelineTable` with options of its own.
             all_tables: every table of the connector, those that come later too.
             cursor, key: for each table that names none itself; default: found in the source.
-            schedule: ``cron:*/5 * * * *``, ``every:15m`` or ``manual``.
+            schedule: ``cron:*/5 * * * *``, ``every:15m``, ``changes:5m`` (looked for every five minutes) or ``manual``.
             timezone: of a cron schedule, such as ``Europe/Berlin``.
+            overlap: what happens to a table that another sync holds: ``skip``, ``queue_one``, ``cancel_other``.
+            deferred: Dagster's run starts the work and ends; a sensor reports the tables as they finish.
             replace: change the pipeline of that name if there is one.
 
         Raises:
@@ -224,6 +228,8 @@ class Catalog(RunHistory):
             schedule_kind=kind,
             schedule_expression=expression,
             timezone=check_timezone(timezone),
+            overlap=overlap,
+            deferred=deferred,
             active=active,
             created_at=now(),
             updated_at=now(),

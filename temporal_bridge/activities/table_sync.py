@@ -17,6 +17,7 @@ from assets.sync import CommitInfo, TableResult, TableSync, WindowPlan
 from temporal_bridge.activities.error_classification import classify, scrub
 from temporal_bridge.activities.progress_heartbeat import ProgressHeartbeat
 from temporal_bridge.payload_size import refuse_large_payload
+from temporal_bridge.task_queues import WorkerRole
 from temporal_bridge.workflows.step_inputs import (
     CommitInput,
     ExtractInput,
@@ -81,20 +82,11 @@ class TableSyncActivities:
         self._steps = steps
         self._settings = settings
 
-    @property
-    def activities(self) -> Sequence[Callable[..., Any]]:
-        """Everything to register at the worker."""
-        return [
-            self.sync_timeouts,
-            self.open_window,
-            self.extract,
-            self.commit_bronze,
-            self.merge_silver,
-            self.verify,
-            self.record,
-            self.fail,
-            self.skip,
-        ]
+    def of_role(self, role: WorkerRole) -> Sequence[Callable[..., Any]]:
+        """The activities that a worker of this role registers, as ``STEP_LIMITS`` sends them."""
+        if role == "extract":
+            return [self.open_window, self.extract, self.commit_bronze, self.merge_silver, self.verify]
+        return [self.sync_timeouts, self.record, self.fail, self.skip]
 
     @activity.defn(name="sync_timeouts")
     async def sync_timeouts(self) -> SyncTimeouts:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ApplicationError, is_cancelled_exception
+from temporalio.exceptions import ApplicationError, FailureError, is_cancelled_exception
 from temporalio.workflow import ActivityCancellationType
 
 with workflow.unsafe.imports_passed_through():
     from assets.sync import CommitInfo, Model, TableResult, TableSync, WindowPlan
+    from temporal_bridge.task_queues import WorkerRole, role_queue
     from temporal_bridge.workflows.failure_cause import FailureCause, failure_cause
     from temporal_bridge.workflows.step_inputs import (
         CommitInput,
@@ -22,6 +24,8 @@ with workflow.unsafe.imports_passed_through():
         RecordInput,
         SkipInput,
         SyncTimeouts,
+        TurnAnswer,
+        TurnRequest,
         VerifyInput,
     )
 
@@ -35,8 +39,10 @@ class StepLimits:
     one_attempt: timedelta
     all_attempts: timedelta
     attempts: int = 5
+    role: WorkerRole = "extract"
 
 
+MAX_WAITING = 20
 MINUTES = timedelta(minutes=10)
 HOURS = timedelta(hours=12)
 STEP_LIMITS = {
@@ -45,9 +51,9 @@ STEP_LIMITS = {
     "commit_bronze": StepLimits(timedelta(hours=1), timedelta(hours=24)),
     "merge_silver": StepLimits(HOURS, timedelta(hours=48)),
     "verify": StepLimits(HOURS, timedelta(hours=48)),
-    "record": StepLimits(MINUTES, timedelta(hours=24), attempts=20),
-    "fail": StepLimits(MINUTES, timedelta(hours=24), attempts=20),
-    "skip": StepLimits(MINUTES, timedelta(hours=24), attempts=20),
+    "record": StepLimits(MINUTES, timedelta(hours=24), attempts=20, role="orchestration"),
+    "fail": StepLimits(MINUTES, timedelta(hours=24), attempts=20, role="orchestration"),
+    "skip": StepLimits(MINUTES, timedelta(hours=24), attempts=20, role="orchestration"),
 }
 
 
@@ -64,6 +70,21 @@ class DataSourceSyncWorkflow:
         self._table = f"{work.connector}/{work.table}"
         self._step = "starting"
         self._timeouts = SyncTimeouts()
+        self._waiting: list[TurnRequest] = []
+
+    @workflow.signal
+    async def wait_for_turn(self, request: TurnRequest) -> None:
+        """Tell ``request.workflow_id`` when this sync has ended: by the signal ``turn``. One may queue at a time."""
+        others = [other for other in self._waiting if other.workflow_id != request.workflow_id]
+        if len(others) >= MAX_WAITING or (request.overlap == "queue_one" and others):
+            await self._answer(request, refused=True)
+        else:
+            self._waiting = [*others, request]
+
+    @workflow.signal
+    def give_up_turn(self, workflow_id: str) -> None:
+        """The workflow does not wait any more."""
+        self._waiting = [other for other in self._waiting if other.workflow_id != workflow_id]
 
     @workflow.query
     def progress(self) -> str:
@@ -72,6 +93,18 @@ class DataSourceSyncWorkflow:
 
     @workflow.run
     async def run(self, work: TableSync) -> TableResult:
+        try:
+            return await self._run(work)
+        finally:
+            while self._waiting:
+                await self._answer(self._waiting.pop(0), refused=False)
+
+    async def _answer(self, request: TurnRequest, *, refused: bool) -> None:
+        waiting = workflow.get_external_workflow_handle(request.workflow_id)
+        with contextlib.suppress(FailureError):  # it has ended
+            await waiting.signal("turn", TurnAnswer(holder_id=workflow.info().workflow_id, refused=refused))
+
+    async def _run(self, work: TableSync) -> TableResult:
         self._timeouts = await workflow.execute_local_activity(
             "sync_timeouts",
             result_type=SyncTimeouts,
@@ -114,6 +147,7 @@ class DataSourceSyncWorkflow:
             step,
             argument,
             result_type=result_type,
+            task_queue=role_queue(workflow.info().task_queue, limits.role),
             summary=self._table,
             start_to_close_timeout=limits.one_attempt,
             schedule_to_close_timeout=limits.all_attempts,

@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from datetime import timedelta
 
 from pydantic import Field
 from temporalio import workflow
 from temporalio.common import WorkflowIDReusePolicy
-from temporalio.exceptions import ChildWorkflowError, WorkflowAlreadyStartedError, is_cancelled_exception
+from temporalio.exceptions import (
+    ChildWorkflowError,
+    FailureError,
+    WorkflowAlreadyStartedError,
+    is_cancelled_exception,
+)
 from temporalio.workflow import ChildWorkflowCancellationType, ParentClosePolicy
 
 with workflow.unsafe.imports_passed_through():
     from assets.naming import workflow_id
-    from assets.sync import Model, TableResult, TableSync
+    from assets.sync import Model, Overlap, TableResult, TableSync
     from temporal_bridge.workflows.data_source_sync import DataSourceSyncWorkflow
     from temporal_bridge.workflows.failure_cause import failure_cause
+    from temporal_bridge.workflows.step_inputs import TurnAnswer, TurnRequest
 
 # One payload holds 2 MiB; a result above it would leave the workflow RUNNING for ever.
 MAX_RESULT_BYTES = 1024 * 1024
 # About six history events a table, of the 51,200 a workflow may have; each lean result has about 700 bytes.
 MAX_TABLES = 1500
 MAX_ERROR_CHARACTERS = 2000
+# A holder that was terminated tells nobody that it ended: look again after this time.
+TURN_PATIENCE = timedelta(seconds=60)
+MAX_TURNS = 2000
 
 
 class DatasetSync(Model):
-    """Input of `DatasetSyncWorkflow`. A table that is being synced by another workflow is skipped."""
+    """Input of `DatasetSyncWorkflow`; ``overlap``: what happens to a table that another sync holds."""
 
     connector: str
     tables: tuple[TableSync, ...] = Field(max_length=MAX_TABLES)
     run_group: str
     max_parallel: int = Field(default=4, ge=1, le=256)
+    overlap: Overlap = "skip"
 
 
 class DatasetResult(Model):
@@ -47,18 +59,24 @@ class DatasetSyncWorkflow:
         self._done: dict[str, str] = {}
         self._total = len(dataset.tables)
 
+        self._overlap: Overlap = dataset.overlap
+        self._free = asyncio.Semaphore(dataset.max_parallel)
+        self._turns: dict[str, TurnAnswer] = {}
+
     @workflow.query
     def progress(self) -> dict[str, str]:
         """Status of each finished table."""
         return self._done
 
+    @workflow.signal
+    def turn(self, answer: TurnAnswer) -> None:
+        """From the sync that holds a table: it has ended, or the place behind it is taken."""
+        self._turns[answer.holder_id] = answer
+
     @workflow.run
     async def run(self, dataset: DatasetSync) -> DatasetResult:
-        free = asyncio.Semaphore(dataset.max_parallel)
-
         async def sync(work: TableSync) -> TableResult:
-            async with free:
-                result = await self._sync_table(work)
+            result = await self._sync_table(work)
             self._done[work.table] = result.status
             workflow.set_current_details(f"{dataset.connector}: {len(self._done)} of {self._total} tables done")
             return result
@@ -75,25 +93,56 @@ class DatasetSyncWorkflow:
             run_group=work.run_group,
             workflow_id=child_id,
         )
+        reason = "another sync of this table is running"
+        for _ in range(MAX_TURNS):
+            try:
+                async with self._free:
+                    return await workflow.execute_child_workflow(
+                        DataSourceSyncWorkflow.run,
+                        work,
+                        id=child_id,
+                        id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                        cancellation_type=ChildWorkflowCancellationType.WAIT_CANCELLATION_COMPLETED,
+                        parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
+                        static_summary=f"{work.connector}/{work.table}",
+                    )
+            except WorkflowAlreadyStartedError:
+                if self._overlap == "skip":
+                    break
+                if not await self._turn_came(child_id):
+                    reason = "another sync of this table is running, and the next one waits already"
+                    break
+            except ChildWorkflowError as error:
+                if is_cancelled_exception(error) and workflow.cancellation_reason() is not None:
+                    raise
+                cause = failure_cause(error)
+                text = cause.text[:MAX_ERROR_CHARACTERS]
+                return outcome.model_copy(update={"error_type": cause.error_type, "error": text})
+        return outcome.model_copy(update={"status": "skipped", "reason": reason, "error_type": "AlreadyRunning"})
+
+    async def _turn_came(self, holder_id: str) -> bool:
+        """Wait for the end of the sync that holds the table; false if the place behind it is taken."""
+        own_id = workflow.info().workflow_id
+        holder = workflow.get_external_workflow_handle(holder_id)
+        told = self._turns.pop(holder_id, None) is not None
+        if told:  # it said that it ends, and has not ended yet
+            await asyncio.sleep(0.2)
+            return True
         try:
-            return await workflow.execute_child_workflow(
-                DataSourceSyncWorkflow.run,
-                work,
-                id=child_id,
-                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-                cancellation_type=ChildWorkflowCancellationType.WAIT_CANCELLATION_COMPLETED,
-                parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
-                static_summary=f"{work.connector}/{work.table}",
-            )
-        except WorkflowAlreadyStartedError:
-            reason = "another sync of this table is running"
-            return outcome.model_copy(update={"status": "skipped", "reason": reason, "error_type": "AlreadyRunning"})
-        except ChildWorkflowError as error:
-            if is_cancelled_exception(error) and workflow.cancellation_reason() is not None:
-                raise
-            cause = failure_cause(error)
-            text = cause.text[:MAX_ERROR_CHARACTERS]
-            return outcome.model_copy(update={"error_type": cause.error_type, "error": text})
+            await holder.signal("wait_for_turn", TurnRequest(workflow_id=own_id, overlap=self._overlap))
+            if self._overlap == "cancel_other":
+                await holder.cancel()
+        except FailureError:  # it has ended
+            return True
+        try:
+            await workflow.wait_condition(lambda: holder_id in self._turns, timeout=TURN_PATIENCE)
+        except TimeoutError:
+            return True
+        except asyncio.CancelledError:
+            with contextlib.suppress(FailureError):
+                await holder.signal("give_up_turn", own_id)
+            raise
+        return not self._turns[holder_id].refused
 
 
 def _bounded(results: list[TableResult]) -> tuple[TableResult, ...]:

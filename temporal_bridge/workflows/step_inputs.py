@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from assets.sync import CommitInfo, Model, TableResult, TableSync, WindowPlan
+from assets.sync import CommitInfo, Model, Overlap, TableResult, TableSync, WindowPlan
 
 
 class ExtractInput(Model):
@@ -52,3 +52,17 @@ class StepProgress(Model):
     step: str
     rows: int = 0
     bytes: int = 0
+
+
+class TurnRequest(Model):
+    """A workflow wants to sync the table after the one that holds it."""
+
+    workflow_id: str
+    overlap: Overlap
+
+
+class TurnAnswer(Model):
+    """The table is free, or another one waits for it already."""
+
+    holder_id: str
+    refused: bool

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from assets.settings import Settings
 from temporal_bridge.client import TemporalClient
-from temporal_bridge.worker import build_worker, workflow_types
+from temporal_bridge.worker import workers_of, workflow_types
 from tests.temporal_bridge.greeting_workflow import GreetingWorkflow
 from tests.temporal_bridge.recorded_steps import RecordedSteps
 
@@ -21,10 +21,9 @@ async def main(folder: Path, task_queue: str) -> None:
     client = await TemporalClient().connect()
     workflows = [*workflow_types(), GreetingWorkflow]
     settings = Settings(task_queue=task_queue)
-    worker = build_worker(client, settings, RecordedSteps(folder), grace_seconds=5, workflows=workflows)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with worker:
+    async with workers_of(client, settings, RecordedSteps(folder), grace_seconds=5, workflows=workflows):
         (folder / "worker-ready").touch()
         await stop.wait()
 

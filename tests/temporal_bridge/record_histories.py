@@ -13,7 +13,7 @@ from assets.naming import workflow_id
 from assets.settings import Settings
 from assets.sync import TableSync
 from temporal_bridge.client import TemporalClient, WorkflowFailedError, WorkflowRun
-from temporal_bridge.worker import build_worker
+from temporal_bridge.worker import workers_of
 from temporal_bridge.workflows.data_source_sync import DataSourceSyncWorkflow
 from temporal_bridge.workflows.dataset_sync import DatasetSync, DatasetSyncWorkflow
 from tests.servers.temporal_server import TemporalServer
@@ -65,10 +65,8 @@ async def main() -> None:
         steps = RecordedSteps(Path(folder) / "steps")
         settings = Settings(task_queue=QUEUE, heartbeat_timeout_seconds=5, heartbeat_throttle_seconds=0.3)
         with TemporalClient(server.address) as client:
-            worker = build_worker(
-                await client.connect(), settings, steps, grace_seconds=1, identity="recorder", build_id="histories"
-            )
-            async with worker:
+            connected = await client.connect()
+            async with workers_of(connected, settings, steps, grace_seconds=1, identity="recorder"):
                 done = asyncio.Event()
                 loop = asyncio.get_running_loop()
 

@@ -110,7 +110,7 @@ def test_a_queue_without_a_worker_is_said_with_the_command_and_the_work_cancelle
         run = greet(client, "Ada", task_queue, id)
         with pytest.raises(BridgeError, match=f"no worker polls the task queue `{task_queue}`") as caught:
             client.wait(run, warn=warnings.append, poll_seconds=0.2)
-    command = f"python -m temporal_bridge.worker --task-queue {task_queue}"
+    command = f"headrace worker --task-queue {task_queue}"
     assert command in str(caught.value)
     assert len(warnings) == 1
     assert command in warnings[0]

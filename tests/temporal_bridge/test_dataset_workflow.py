@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 
 import pytest
 from pydantic import ValidationError
 
+from assets.naming import workflow_id
+from assets.sync import Overlap
 from temporal_bridge.client import ChildCompleted, TemporalClient, WorkflowFailedError, WorkflowRun
 from temporal_bridge.workflows.dataset_sync import MAX_TABLES, DatasetSync, DatasetSyncWorkflow
 from tests.temporal_bridge.conftest import WorkerProcess, table_work
@@ -120,3 +123,69 @@ def test_a_finished_dataset_is_read_not_repeated_also_by_a_smaller_selection(
 def test_a_dataset_of_too_many_tables_is_refused_before_it_starts() -> None:
     with pytest.raises(ValidationError, match="at most 1500"):
         dataset(*(f"public.t{number}" for number in range(MAX_TABLES + 1)))
+
+
+def overlapping(first: DatasetSync, overlap: Overlap) -> DatasetSync:
+    again = dataset(*(work.table for work in first.tables), connector=first.connector)
+    return again.model_copy(update={"overlap": overlap})
+
+
+def status(client: TemporalClient, run: WorkflowRun) -> tuple[str, str]:
+    (result,) = client.wait(run).results
+    return result.status, result.error_type or result.reason
+
+
+def wait_for_waiting(client: TemporalClient, holder: DatasetSync) -> None:
+    """Until somebody stands behind the table's running sync."""
+    held = WorkflowRun(workflow_id(holder.connector, holder.tables[0].table), "", "", "", "default")
+    deadline = time.monotonic() + 20
+    while '"wait_for_turn"' not in client.history_json(held):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_queue_one_follows_the_running_sync_and_a_third_one_is_skipped(
+    client: TemporalClient, worker: WorkerProcess, steps: RecordedSteps, task_queue: str
+) -> None:
+    first = dataset("public.waiting")
+    holding = start(client, first, task_queue)
+    steps.wait_for("extract")
+    second = start(client, overlapping(first, "queue_one"), task_queue)
+    wait_for_waiting(client, first)
+    third = start(client, overlapping(first, "queue_one"), task_queue)
+    reason = client.wait(third).results[0].reason
+    assert reason == "another sync of this table is running, and the next one waits already"
+    assert len(steps.calls("extract")) == 1
+    steps.release()
+    assert status(client, holding)[0] == "succeeded"
+    assert status(client, second)[0] == "succeeded"
+    assert len(steps.calls("extract")) == 2
+
+
+def test_one_that_is_cancelled_while_it_waits_leaves_its_place_to_the_next(
+    client: TemporalClient, worker: WorkerProcess, steps: RecordedSteps, task_queue: str
+) -> None:
+    first = dataset("public.waiting")
+    holding = start(client, first, task_queue)
+    steps.wait_for("extract")
+    second = start(client, overlapping(first, "queue_one"), task_queue)
+    wait_for_waiting(client, first)
+    assert client.cancel_and_wait(second) == "cancelled"
+    third = start(client, overlapping(first, "queue_one"), task_queue)
+    time.sleep(1)
+    steps.release()
+    assert [status(client, run)[0] for run in (holding, third)] == ["succeeded", "succeeded"]
+
+
+def test_cancel_other_takes_the_place_of_the_running_sync(
+    client: TemporalClient, worker: WorkerProcess, steps: RecordedSteps, task_queue: str
+) -> None:
+    first = dataset("public.waiting")
+    holding = start(client, first, task_queue)
+    steps.wait_for("extract")
+    second = start(client, overlapping(first, "cancel_other"), task_queue)
+    assert status(client, holding) == ("failed", "Cancelled")
+    steps.wait_for("extract", 2)
+    steps.release()
+    assert status(client, second)[0] == "succeeded"
+    assert steps.run_row("public.waiting").status == "succeeded"
