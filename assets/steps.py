@@ -371,6 +371,10 @@ class SyncSteps:
         )
         return self.record(work, result)
 
+    def close_row(self, work: TableSync, result: TableResult) -> None:
+        """Close the run row of a table that this run never held: its staging belongs to another run."""
+        self.catalog.end_table_run(result.model_copy(update={"completed_at": datetime.now(UTC)}), work)
+
     def skip(self, work: TableSync, plan: WindowPlan) -> TableResult:
         result = TableResult(
             connector=work.connector, table=work.table, status="skipped", mode=plan.mode, reason=plan.skip or ""

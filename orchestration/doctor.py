@@ -136,7 +136,7 @@ def _temporal(settings: Settings) -> str:
     record = running_stack(settings)
     if external or record:
         from temporal_bridge.client import TemporalClient
-        from temporal_bridge.task_queues import WORKER_ROLES, role_queue, start_command
+        from temporal_bridge.workflows.task_queues import WORKER_ROLES, role_queue, start_command
 
         address = external or (record.temporal_address if record else None)
         with TemporalClient(address, connect_seconds=5) as client:

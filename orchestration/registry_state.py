@@ -37,6 +37,7 @@ class RegisteredPipeline(Model):
     tables: tuple[str, ...]
     cron: str | None = None
     interval_seconds: int | None = None
+    on_changes: bool = False
     timezone: str = "UTC"
     active: bool = True
 
@@ -91,6 +92,7 @@ def read_registry(settings: Settings) -> RegistryState:
                 tables=tuple(sorted(wanted)),
                 cron=pipeline.schedule_expression if pipeline.schedule_kind == "cron" else None,
                 interval_seconds=pipeline.interval_seconds,
+                on_changes=pipeline.schedule_kind == "changes",
                 timezone=pipeline.timezone,
                 active=pipeline.active,
             )

@@ -7,7 +7,6 @@ from typing import Any
 import dagster as dg
 
 from assets.sync import TableResult
-from orchestration.registry_state import RegisteredTable
 
 
 def _schema(columns: dict[str, str]) -> dg.TableSchema:
@@ -23,8 +22,8 @@ def _lineage(upstream: dg.AssetKey, columns: dict[str, str]) -> dg.TableColumnLi
     )
 
 
-def layer_metadata(layer: str, table: RegisteredTable, connector: str, result: TableResult) -> dict[str, Any]:
-    """Metadata of one materialization of ``bronze`` or ``silver``."""
+def layer_metadata(layer: str, part: str, connector: str, result: TableResult) -> dict[str, Any]:
+    """Metadata of one materialization of ``bronze`` or ``silver``; ``part`` is the last part of the asset's key."""
     from assets.bronze import bronze_names
 
     types = {column.name: column.arrow_type for column in result.columns}
@@ -32,10 +31,10 @@ def layer_metadata(layer: str, table: RegisteredTable, connector: str, result: T
     silver_of = result.column_names
     if layer == "bronze":
         columns = {bronze[name]: kind for name, kind in types.items()}
-        lineage = _lineage(dg.AssetKey(["source", connector, table.part]), {bronze[name]: name for name in types})
+        lineage = _lineage(dg.AssetKey(["source", connector, part]), {bronze[name]: name for name in types})
     else:
         columns = {silver_of.get(name, name): kind for name, kind in types.items()}
-        upstream = dg.AssetKey(["bronze", connector, table.part])
+        upstream = dg.AssetKey(["bronze", connector, part])
         lineage = _lineage(upstream, {silver_of.get(name, name): bronze[name] for name in types})
     seconds = 0.0
     if result.started_at and result.completed_at:

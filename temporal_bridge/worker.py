@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from assets.errors import HeadraceError
 from assets.process_memory import limit_arenas
 from assets.settings import Settings
-from temporal_bridge.task_queues import WORKER_ROLES, WorkerRole, role_queue
+from temporal_bridge.workflows.task_queues import WORKER_ROLES, WorkerRole, role_queue
 
 if TYPE_CHECKING:
     from temporalio.client import Client

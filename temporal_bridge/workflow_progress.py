@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from assets.errors import BridgeError
-from temporal_bridge.task_queues import start_command
 from temporal_bridge.workflow_run import (
     PendingActivity,
     PendingChild,
@@ -18,6 +17,7 @@ from temporal_bridge.workflow_run import (
     WorkflowProgress,
     WorkflowRun,
 )
+from temporal_bridge.workflows.task_queues import start_command
 
 if TYPE_CHECKING:
     from temporalio.client import Client, WorkflowFailureError

@@ -102,6 +102,14 @@ class Connector(ABC):
         """
 
     @abstractmethod
+    def probe(self, tables: Sequence[str]) -> str:
+        """A short text that differs when one of the tables may have changed since. Cheap: reads no rows.
+
+        Raises:
+            SourceUnreachableError, SourceAccessError.
+        """
+
+    @abstractmethod
     def open_read(self, plan: WindowPlan) -> AbstractContextManager[TableRead]:
         """Open one snapshot and fix the window in it.
 

@@ -286,6 +286,12 @@ class PostgresConnector(Connector):
         with connection(self.name, self.config) as opened:
             return [table for _, table in list_tables(opened, self.name, self.config.schemas, tables)]
 
+    def probe(self, tables: Sequence[str]) -> str:
+        from assets.sources.postgres_probe import change_probe
+
+        with connection(self.name, self.config) as opened:
+            return change_probe(opened, tables)
+
     def cursor_kind(self, table: SourceTable, cursor: str) -> str:
         """The cursor's contract type.
 

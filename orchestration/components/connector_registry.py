@@ -5,7 +5,7 @@ No postponed annotations here: Dagster looks at a body's annotations as they sta
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster.components import DefsStateConfig, DefsStateConfigArgs
@@ -21,10 +21,15 @@ from orchestration.registry_state import (
 )
 from orchestration.table_metadata import layer_metadata
 
+if TYPE_CHECKING:
+    from assets.catalog.records import PipelineRecord
+    from assets.catalog.store import Catalog
+
 STATE_KEY = "headrace-connectors"
 OWNER = "team:headrace"
 CHECK = "equals_source"
 PIPELINE_TAG, MODE_TAG, DELETES_TAG = "headrace/pipeline", "headrace/mode", "headrace/deletes"
+DEFERRED_TAG = "headrace/deferred"
 
 
 class ConnectorRegistry(dg.StateBackedComponent, dg.Model, dg.Resolvable):
@@ -109,7 +114,6 @@ def connector_definitions(connector: RegisteredConnector) -> dg.Definitions:
         specs=specs,
         check_specs=checks,
         can_subset=True,
-        pool=f"headrace_{connector.name}",
     )
     def sync(context: dg.AssetExecutionContext) -> Iterator[Any]:
         yield from sync_selected(context, connector)
@@ -135,7 +139,11 @@ def _table_metadata(name: str, uri: str) -> dict[str, Any]:
 
 
 def sync_selected(context: dg.AssetExecutionContext, connector: RegisteredConnector) -> Iterator[Any]:
-    """Sync the selected tables by `DatasetSyncWorkflow`; yield each table's results the moment it is done."""
+    """Sync the selected tables by `DatasetSyncWorkflow`; yield each table's results the moment it is done.
+
+    Deferred, the step ends when the workflow is started, and the sensor ``sync_history`` reports the tables.
+    """
+    from assets.catalog.store import Catalog
     from temporal_bridge.pipes import PipesTemporalClient, run_group
     from temporal_bridge.resource import TemporalResource
     from temporal_bridge.workflows.dataset_sync import DatasetSync, DatasetSyncWorkflow
@@ -146,13 +154,30 @@ def sync_selected(context: dg.AssetExecutionContext, connector: RegisteredConnec
     }
     tables = {table.name: table for table in connector.tables if table.part in selected}
     group = run_group(context)
-    works = _works(context, settings, connector, list(tables), group)
+    catalog = Catalog.from_settings(settings)
+    name = context.run.tags.get(PIPELINE_TAG)
+    pipeline = catalog.pipeline(name) if name else None
+    deferred = context.run.tags.get(DEFERRED_TAG, str(bool(pipeline and pipeline.deferred)).lower()) == "true"
+    works = _works(context, catalog, connector, pipeline, list(tables), group, deferred)
     client = PipesTemporalClient(
         TemporalResource(ui_url=_temporal_ui(settings), worker_wait_seconds=settings.worker_wait_seconds)
     )
     dataset = DatasetSync(
-        connector=connector.name, tables=works, run_group=group, max_parallel=settings.sync_concurrency
+        connector=connector.name,
+        tables=works,
+        run_group=group,
+        max_parallel=settings.sync_concurrency,
+        overlap=pipeline.overlap if pipeline else "skip",
     )
+    if deferred:
+        client.start(
+            context=context,
+            workflow=DatasetSyncWorkflow.run,
+            input=dataset,
+            task_queue=settings.task_queue,
+            selection="tables",
+        )
+        return
 
     def results(result: TableResult) -> Iterator[Any]:
         yield from table_results(context, connector, tables[result.table], result)
@@ -167,16 +192,19 @@ def sync_selected(context: dg.AssetExecutionContext, connector: RegisteredConnec
 
 
 def _works(
-    context: dg.AssetExecutionContext, settings: Settings, connector: RegisteredConnector, tables: list[str], group: str
+    context: dg.AssetExecutionContext,
+    catalog: "Catalog",
+    connector: RegisteredConnector,
+    pipeline: "PipelineRecord | None",
+    tables: list[str],
+    group: str,
+    deferred: bool,
 ) -> tuple[TableSync, ...]:
-    from assets.catalog.store import Catalog
-
     tags = context.run.tags
-    trigger = "schedule" if "dagster/schedule_name" in tags else "dagster"
-    catalog = Catalog.from_settings(settings)
-    name = tags.get(PIPELINE_TAG)
-    pipeline = catalog.pipeline(name) if name else None
-    catalog.begin_run(group, connector.name, name, trigger, tables, dagster_run_id=context.run.run_id)
+    trigger = "schedule" if "dagster/schedule_name" in tags or "dagster/sensor_name" in tags else "dagster"
+    name = pipeline.name if pipeline else None
+    run_id = context.run.run_id
+    catalog.begin_run(group, connector.name, name, trigger, tables, dagster_run_id=run_id, deferred=deferred)
     # the id of the run that began the work: a retry by another run is the same work
     if pipeline:
         works = [pipeline.table_sync(table, group, trigger=trigger, dagster_run_id=group) for table in tables]
@@ -222,7 +250,7 @@ def table_results(
             with_check = [check] if layer == "silver" and checked else []
             yield dg.MaterializeResult(
                 asset_key=key,
-                metadata=layer_metadata(layer, table, connector.name, result),
+                metadata=layer_metadata(layer, table.part, connector.name, result),
                 check_results=with_check,
             )
         elif layer == "silver" and checked:
@@ -251,13 +279,26 @@ def pipeline_definitions(pipeline: RegisteredPipeline, connector: RegisteredConn
             default_status=status,
         )
         return dg.Definitions(jobs=[job], schedules=[schedule])
+    running = dg.DefaultSensorStatus.RUNNING if pipeline.active else dg.DefaultSensorStatus.STOPPED
+    if pipeline.interval_seconds and pipeline.on_changes:
+
+        @dg.sensor(
+            name=f"changes_{pipeline.name}",
+            job=job,
+            minimum_interval_seconds=pipeline.interval_seconds,
+            default_status=running,
+        )
+        def changes(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+            return request_on_change(context, pipeline)
+
+        return dg.Definitions(jobs=[job], sensors=[changes])
     if pipeline.interval_seconds:
 
         @dg.sensor(
             name=f"interval_{pipeline.name}",
             job=job,
             minimum_interval_seconds=pipeline.interval_seconds,
-            default_status=dg.DefaultSensorStatus.RUNNING if pipeline.active else dg.DefaultSensorStatus.STOPPED,
+            default_status=running,
         )
         def interval(context: dg.SensorEvaluationContext) -> dg.RunRequest:
             # the tick is the key: two daemons request one run
@@ -266,6 +307,28 @@ def pipeline_definitions(pipeline: RegisteredPipeline, connector: RegisteredConn
 
         return dg.Definitions(jobs=[job], sensors=[interval])
     return dg.Definitions(jobs=[job])
+
+
+def request_on_change(
+    context: dg.SensorEvaluationContext, pipeline: RegisteredPipeline
+) -> dg.SensorResult | dg.SkipReason:
+    """Request a run when the source may have changed since the last request, or when the last run failed.
+
+    The probe is taken before the run reads, so a change in between is found by the next look.
+    """
+    from assets.catalog.store import Catalog
+
+    catalog = Catalog.from_settings(Settings())
+    probe = catalog.connector(pipeline.connector).probe(pipeline.tables)
+    last = next(iter(catalog.runs(pipeline=pipeline.name, limit=1)), None)
+    if last is not None and last.status == "running":
+        return dg.SkipReason(f"run {last.run_group} is going on")
+    failed = last.run_group if last is not None and last.status == "failed" else ""
+    seen = f"{probe} {failed}"
+    if context.cursor == seen or (not failed and (context.cursor or "").startswith(f"{probe} ")):
+        return dg.SkipReason("the source has not changed")
+    request = dg.RunRequest(run_key=f"{pipeline.name}/{seen}", tags={PIPELINE_TAG: pipeline.name})
+    return dg.SensorResult(run_requests=[request], cursor=seen)
 
 
 def _now() -> float:

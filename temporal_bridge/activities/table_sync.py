@@ -17,7 +17,6 @@ from assets.sync import CommitInfo, TableResult, TableSync, WindowPlan
 from temporal_bridge.activities.error_classification import classify, scrub
 from temporal_bridge.activities.progress_heartbeat import ProgressHeartbeat
 from temporal_bridge.payload_size import refuse_large_payload
-from temporal_bridge.task_queues import WorkerRole
 from temporal_bridge.workflows.step_inputs import (
     CommitInput,
     ExtractInput,
@@ -27,6 +26,7 @@ from temporal_bridge.workflows.step_inputs import (
     SyncTimeouts,
     VerifyInput,
 )
+from temporal_bridge.workflows.task_queues import WorkerRole
 
 logger = logging.getLogger(__name__)
 Step = TypeVar("Step", bound=Callable[..., Any])
@@ -51,6 +51,7 @@ class Steps(Protocol):
     def record(self, work: TableSync, result: TableResult) -> TableResult: ...
     def fail(self, work: TableSync, error_type: str, error: str) -> TableResult: ...
     def skip(self, work: TableSync, plan: WindowPlan) -> TableResult: ...
+    def close_row(self, work: TableSync, result: TableResult) -> None: ...
 
 
 def _classified(step: Step) -> Step:
@@ -86,7 +87,7 @@ class TableSyncActivities:
         """The activities that a worker of this role registers, as ``STEP_LIMITS`` sends them."""
         if role == "extract":
             return [self.open_window, self.extract, self.commit_bronze, self.merge_silver, self.verify]
-        return [self.sync_timeouts, self.record, self.fail, self.skip]
+        return [self.sync_timeouts, self.record, self.fail, self.skip, self.close_row]
 
     @activity.defn(name="sync_timeouts")
     async def sync_timeouts(self) -> SyncTimeouts:
@@ -141,3 +142,8 @@ class TableSyncActivities:
     def skip(self, skip: SkipInput) -> TableResult:
         with ProgressHeartbeat("skip"), activity.shield_thread_cancel_exception():
             return self._steps.skip(skip.work, skip.plan)
+
+    @activity.defn(name="close_row")
+    @_classified
+    def close_row(self, record: RecordInput) -> None:
+        self._steps.close_row(record.work, record.result)

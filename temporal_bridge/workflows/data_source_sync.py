@@ -15,7 +15,6 @@ from temporalio.workflow import ActivityCancellationType
 
 with workflow.unsafe.imports_passed_through():
     from assets.sync import CommitInfo, Model, TableResult, TableSync, WindowPlan
-    from temporal_bridge.task_queues import WorkerRole, role_queue
     from temporal_bridge.workflows.failure_cause import FailureCause, failure_cause
     from temporal_bridge.workflows.step_inputs import (
         CommitInput,
@@ -28,6 +27,7 @@ with workflow.unsafe.imports_passed_through():
         TurnRequest,
         VerifyInput,
     )
+    from temporal_bridge.workflows.task_queues import WorkerRole, role_queue
 
 Result = TypeVar("Result")
 

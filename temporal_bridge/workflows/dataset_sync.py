@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from pydantic import Field
 from temporalio import workflow
-from temporalio.common import WorkflowIDReusePolicy
+from temporalio.common import RetryPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import (
     ChildWorkflowError,
     FailureError,
@@ -22,7 +22,7 @@ with workflow.unsafe.imports_passed_through():
     from assets.sync import Model, Overlap, TableResult, TableSync
     from temporal_bridge.workflows.data_source_sync import DataSourceSyncWorkflow
     from temporal_bridge.workflows.failure_cause import failure_cause
-    from temporal_bridge.workflows.step_inputs import TurnAnswer, TurnRequest
+    from temporal_bridge.workflows.step_inputs import RecordInput, TurnAnswer, TurnRequest
 
 # One payload holds 2 MiB; a result above it would leave the workflow RUNNING for ever.
 MAX_RESULT_BYTES = 1024 * 1024
@@ -118,7 +118,15 @@ class DatasetSyncWorkflow:
                 cause = failure_cause(error)
                 text = cause.text[:MAX_ERROR_CHARACTERS]
                 return outcome.model_copy(update={"error_type": cause.error_type, "error": text})
-        return outcome.model_copy(update={"status": "skipped", "reason": reason, "error_type": "AlreadyRunning"})
+        skipped = outcome.model_copy(update={"status": "skipped", "reason": reason, "error_type": "AlreadyRunning"})
+        await workflow.execute_activity(
+            "close_row",
+            RecordInput(work=work, result=skipped),
+            start_to_close_timeout=timedelta(minutes=1),
+            schedule_to_close_timeout=timedelta(hours=1),
+            retry_policy=RetryPolicy(maximum_attempts=10),
+        )
+        return skipped
 
     async def _turn_came(self, holder_id: str) -> bool:
         """Wait for the end of the sync that holds the table; false if the place behind it is taken."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,3 +155,75 @@ def test_a_webserver_that_headrace_did_not_start_is_reached_by_its_setting(
         refreshed = catalog_refresh.catalog_refresh(dg.build_sensor_context(instance=instance))
     assert asked == ["http://127.0.0.1:3000"]
     assert isinstance(refreshed, dg.SensorResult) and refreshed.cursor
+
+
+def test_a_deferred_run_ends_at_once_and_the_sensor_reports_its_tables_once_each(
+    shop: Headrace, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestration.defs.sync_history import sync_history
+
+    shop.pipelines.add("all_of_it", "shop", all_tables=True, deferred=True)
+    definitions = registry_definitions(read_registry(settings))
+    repository = definitions.get_repository_def()
+    with LocalStack(settings).start() as stack, dg.instance_for_test() as instance:
+        monkeypatch.setenv("TEMPORAL_ADDRESS", stack.record.temporal_address)
+        result = repository.get_job("pipeline_all_of_it").execute_in_process(instance=instance)
+        assert result.success
+        assert result.get_asset_materialization_events() == []
+        (run,) = shop.catalog.runs()
+        assert run.deferred
+        deadline = time.monotonic() + 60
+        while shop.catalog.run(run.run_group).status == "running":
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        shop.sync("shop", ["public.orders"])  # from the command line: no Dagster run at all
+        context = dg.build_sensor_context(instance=instance, repository_def=repository)
+        told = sync_history(context)
+        assert isinstance(told, dg.SensorResult)
+        seen: list[Any] = [(type(e).__name__, e.asset_key.path) for e in told.asset_events]
+        orders, customers = ["silver", "shop", "public.orders"], ["silver", "shop", "public.customers"]
+        assert seen.count(("AssetMaterialization", orders)) == 2
+        assert seen.count(("AssetMaterialization", customers)) == 1
+        assert seen.count(("AssetCheckEvaluation", orders)) == 2
+        again = dg.build_sensor_context(instance=instance, repository_def=repository, cursor=told.cursor)
+        assert isinstance(sync_history(again), dg.SkipReason)
+
+
+def test_a_pipeline_on_changes_runs_when_the_source_changed_and_not_otherwise(
+    shop: Headrace, settings: Settings, postgres: EmbeddedPostgres
+) -> None:
+    from orchestration.components.connector_registry import request_on_change
+
+    shop.pipelines.add("fresh", "shop", ["public.orders"], schedule="changes:1m")
+    registry = read_registry(settings)
+    (sensor,) = registry_definitions(registry).get_repository_def().sensor_defs
+    assert (sensor.name, sensor.minimum_interval_seconds) == ("changes_fresh", 60)
+    (pipeline,) = registry.pipelines
+
+    def look(cursor: str | None) -> tuple[int, str | None]:
+        told = request_on_change(dg.build_sensor_context(cursor=cursor), pipeline)
+        return (len(told.run_requests or ()), told.cursor) if isinstance(told, dg.SensorResult) else (0, cursor)
+
+    config: Any = shop.connectors.show("shop").config
+    with postgres.connect(config["database"], autocommit=True) as connection:
+        connection.execute("SELECT pg_stat_force_next_flush()")
+        connection.execute("SELECT 1")
+        requested, cursor = look(None)
+        assert requested == 1
+        assert look(cursor) == (0, cursor)
+        for statement in (
+            "INSERT INTO orders VALUES (1000, 1, now())",
+            "UPDATE orders SET updated_at = now() WHERE id = 1000",
+            "DELETE FROM orders WHERE id = 1000",
+            "TRUNCATE orders",
+        ):
+            connection.execute(statement.encode())
+            connection.execute("SELECT pg_stat_force_next_flush()")
+            connection.execute("SELECT 1")
+            requested, cursor = look(cursor)
+            assert requested == 1, statement
+            assert look(cursor) == (0, cursor)
+        connection.execute("INSERT INTO customers VALUES (1)")  # no table of the pipeline
+        connection.execute("SELECT pg_stat_force_next_flush()")
+        connection.execute("SELECT 1")
+        assert look(cursor) == (0, cursor)

@@ -111,6 +111,9 @@ class RecordedSteps:
         self._log("skip", work)
         return self.record(work, self._result(work, status="skipped", reason=plan.skip))
 
+    def close_row(self, work: TableSync, result: TableResult) -> None:
+        self._log("close_row", work, status=result.status, reason=result.reason)
+
     def _result(self, work: TableSync, **fields: Any) -> TableResult:
         return TableResult(connector=work.connector, table=work.table, run_group=work.run_group, **fields)
 
