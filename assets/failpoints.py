@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 WORKER_FAILPOINTS = (
@@ -37,7 +38,8 @@ class FailpointError(RuntimeError):
 
 
 def failpoint(name: str) -> None:
-    """Die or raise here if the environment asks for it: ``name=kill`` (SIGKILL), ``name=error``, ``name=exit``."""
+    """Die or raise here if the environment asks for it: ``name=kill`` (SIGKILL), ``name=error``, ``name=exit``,
+    ``name=freeze`` (SIGSTOP)."""
     wanted = os.environ.get("HEADRACE_FAILPOINTS")
     if not wanted:
         return
@@ -59,4 +61,7 @@ def failpoint(name: str) -> None:
         raise FailpointError(f"failpoint {name}")
     sys.stderr.write(f"failpoint {name}: {action}\n")
     sys.stderr.flush()
-    os.kill(os.getpid(), signal.SIGKILL if action == "kill" else signal.SIGTERM)
+    signals = {"kill": signal.SIGKILL, "exit": signal.SIGTERM, "freeze": signal.SIGSTOP}
+    os.kill(os.getpid(), signals[action])
+    if action == "freeze":
+        time.sleep(0.5)  # a stop takes hold of this thread a moment later

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ from orchestration.reports import (
 if TYPE_CHECKING:
     from assets.catalog.store import Catalog
     from assets.lakehouse.interface import Lakehouse
+    from orchestration.runs import Run
+    from temporal_bridge.client import TemporalClient
 
 Progress = Callable[[SyncProgress], None]
 SYNCED_BY_DEFAULT = ("table", "partitioned")
@@ -220,12 +223,61 @@ class Headrace:
             equal=proven.equal if proven else None,
         )
 
+    def runs(
+        self,
+        *,
+        connector: str | None = None,
+        pipeline: str | None = None,
+        open_only: bool = False,
+        limit: int = 50,
+    ) -> list[Run]:
+        """The latest runs, newest first, of whoever started them."""
+        from orchestration.runs import Run
+
+        self.reconcile()
+        found = self.catalog.runs(connector=connector, pipeline=pipeline, open_only=open_only, limit=limit)
+        return [Run(self, record) for record in found]
+
+    def run_again(self, record: RunRecord, tables: Sequence[str], wait: bool) -> SyncReport:
+        """Sync tables of an earlier run as a new one: see `orchestration.runs.Run.rerun`."""
+        from orchestration.dataset_run import new_run_group
+
+        run_group = new_run_group()
+        if record.pipeline is not None:
+            pipeline = self.catalog.pipeline(record.pipeline)
+            works = [pipeline.table_sync(table, run_group, trigger="rerun") for table in tables]
+            return self._run(record.connector, run_group, works, wait, None, pipeline.overlap)
+        works = [
+            TableSync(connector=record.connector, table=table, run_group=run_group, trigger="rerun") for table in tables
+        ]
+        return self._run(record.connector, run_group, works, wait, None)
+
+    @contextlib.contextmanager
+    def temporal(self) -> Iterator[TemporalClient]:
+        """A client of the running stack, or of the server that ``TEMPORAL_ADDRESS`` names.
+
+        Raises:
+            BridgeError: there is none.
+        """
+        from assets.errors import BridgeError
+        from orchestration.stack_record import running_stack
+        from temporal_bridge.client import TemporalClient
+
+        record = running_stack(self.settings)
+        address = os.environ.get("TEMPORAL_ADDRESS") or (record.temporal_address if record else None)
+        if address is None:
+            raise BridgeError(
+                "no stack runs in this home.", where=str(self.settings.home_path), remedy="Start one with: headrace up"
+            )
+        with TemporalClient(address, connect_seconds=3) as client:
+            yield client
+
     def status(self, recent: int = 10) -> StatusReport:
         """The running stack, the connectors and pipelines, and the latest runs."""
         from orchestration.stack_record import running_stack
 
         stack = running_stack(self.settings)
-        self._reconcile(stack is not None)
+        self.reconcile()
         pipelines = self.catalog.pipelines()
         return StatusReport(
             home=self.settings.home_path,
@@ -237,24 +289,15 @@ class Headrace:
             recent_runs=tuple(self.catalog.runs(limit=recent)),
         )
 
-    def _reconcile(self, running: bool) -> None:
+    def reconcile(self) -> None:
         """Close rows of dead runs where Temporal answers; without it, nothing can be told and rows stay."""
-        from orchestration.stack_record import running_stack
-
-        external = os.environ.get("TEMPORAL_ADDRESS")
-        if not (running or external) or not self.catalog.runs(open_only=True, limit=1):
-            return
         from assets.errors import BridgeError
         from orchestration.dataset_run import reconcile
-        from temporal_bridge.client import TemporalClient
 
-        record = running_stack(self.settings)
-        address = external or (record.temporal_address if record else None)
-        try:
-            with TemporalClient(address, connect_seconds=3) as client:
-                reconcile(self.catalog, client)
-        except BridgeError:
-            return  # unreachable: the next look or sync does it
+        if not self.catalog.runs(open_only=True, limit=1):
+            return
+        with contextlib.suppress(BridgeError), self.temporal() as client:  # unreachable: the next look does it
+            reconcile(self.catalog, client)
 
     def doctor(self) -> DoctorReport:
         """Try everything that the installation needs on this machine. Connects to no source."""
@@ -387,10 +430,8 @@ class Pipelines:
         Raises:
             NotFoundError: there is no such pipeline.
         """
-        from orchestration.stack_record import running_stack
-
         self._catalog.pipeline(name)
-        self._headrace._reconcile(running_stack(self._headrace.settings) is not None)
+        self._headrace.reconcile()
         return self._catalog.runs(pipeline=name, limit=limit)
 
     def remove(self, name: str) -> None:

@@ -194,6 +194,16 @@ class TemporalClient:
 
         return self._call(fetch)
 
+    def recorded_input(self, workflow_id: str) -> Any:
+        """The input that the latest execution of this id was started with, decoded."""
+
+        async def read() -> Any:
+            from temporal_bridge.workflow_start import recorded_input
+
+            return await recorded_input(await self._client(), workflow_id, "", dict)
+
+        return self._call(read)
+
     # wait
 
     def wait(

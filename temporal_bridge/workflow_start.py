@@ -65,7 +65,7 @@ async def start_or_attach(
     if attached and found.workflow_type != name:
         raise _other_work(id, [f"workflow type: recorded {found.workflow_type}, now {name}"])
     if attached and recorded.get(FINGERPRINT_MEMO) != work:
-        differing = differences(await _recorded_input(client, id, found.run_id, type(input)), work_of(input), selection)
+        differing = differences(await recorded_input(client, id, found.run_id, type(input)), work_of(input), selection)
         if differing:
             raise _other_work(id, differing)
     return dataclasses.replace(
@@ -77,8 +77,9 @@ async def start_or_attach(
     )
 
 
-async def _recorded_input(client: Client, id: str, run_id: str, model: type) -> Any:
-    async for event in client.get_workflow_handle(id, run_id=run_id).fetch_history_events(page_size=1):
+async def recorded_input(client: Client, id: str, run_id: str, model: type) -> Any:
+    """`work_of` the input that an execution was started with; ``run_id`` empty: the latest one."""
+    async for event in client.get_workflow_handle(id, run_id=run_id or None).fetch_history_events(page_size=1):
         payloads = event.workflow_execution_started_event_attributes.input.payloads
         values = await client.data_converter.decode(list(payloads))
         return work_of(_with_new_defaults(values[0], model)) if values else None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, SecretStr
 
 from assets.errors import HeadraceError, NotFoundError, SourceAccessError, SourceUnreachableError
+from assets.interruption import on_interrupt
 from assets.sources.interface import ConnectorConfig
 
 if TYPE_CHECKING:
@@ -102,6 +103,14 @@ def explain(error: Exception, name: str, config: PostgresConfig) -> HeadraceErro
     return SourceAccessError(text, where=name)
 
 
+def break_off(opened: psycopg.Connection[Any]) -> None:
+    """End the statement that runs on a connection, from another thread."""
+    import psycopg
+
+    with suppress(psycopg.Error, OSError):  # it has ended, or its server is gone
+        opened.cancel_safe(timeout=2)
+
+
 @contextmanager
 def connection(name: str, config: PostgresConfig) -> Iterator[psycopg.Connection[Any]]:
     """Open one connection in autocommit mode and close it.
@@ -114,7 +123,10 @@ def connection(name: str, config: PostgresConfig) -> Iterator[psycopg.Connection
     password = config.password.get_secret_value() if config.password else None
     try:
         values: dict[str, Any] = parameters(config)
-        with psycopg.connect(**values, password=password, autocommit=True) as opened:
+        with (
+            psycopg.connect(**values, password=password, autocommit=True) as opened,
+            on_interrupt(lambda: break_off(opened)),
+        ):
             yield opened
     except (psycopg.Error, OSError) as error:
         raise explain(error, name, config) from None

@@ -10,13 +10,15 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.errors import SourceUnreachableError
+from assets.interruption import on_interrupt
 from assets.sources.interface import BATCH_ROWS
-from assets.sources.postgres_connection import SESSION, PostgresConfig, parameters, scrubbed
+from assets.sources.postgres_connection import SESSION, PostgresConfig, connection, parameters, scrubbed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,6 +78,7 @@ class FastReader:
         self._threads = min(config.readers, len(queries))
         self._ready: queue.Queue[Any] = queue.Queue(maxsize=WAITING_BATCHES)
         self._stop = threading.Event()
+        self._backends: list[int] = []
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield all rows, in no order.
@@ -88,15 +91,8 @@ class FastReader:
             thread.start()
         running = len(threads)
         try:
-            while running:
-                item = self._ready.get()
-                if item is None:
-                    running -= 1
-                elif isinstance(item, BaseException):
-                    text = scrubbed(str(item), self._config)
-                    raise SourceUnreachableError(f"reading stopped: {text}", where=self._name) from None
-                else:
-                    yield item
+            with on_interrupt(self._break_off):
+                yield from self._ready_batches(running)
         finally:
             self._stop.set()
             while any(thread.is_alive() for thread in threads):
@@ -104,6 +100,25 @@ class FastReader:
                     self._ready.get(timeout=0.05)
                 except queue.Empty:
                     continue
+
+    def _ready_batches(self, running: int) -> Iterator[pa.RecordBatch]:
+        while running:
+            item = self._ready.get()
+            if item is None:
+                running -= 1
+            elif isinstance(item, BaseException):
+                text = scrubbed(str(item), self._config)
+                raise SourceUnreachableError(f"reading stopped: {text}", where=self._name) from None
+            else:
+                yield item
+
+    def _break_off(self) -> None:
+        """End the readers' statements on the server; their errors wake the thread that waits for batches."""
+        self._stop.set()
+        from assets.errors import HeadraceError
+
+        with suppress(HeadraceError), connection(self._name, self._config) as opened:
+            opened.execute("SELECT pg_cancel_backend(pid) FROM unnest(%s::int[]) AS pid", [list(self._backends)])
 
     def _read(self) -> None:
         import tempfile
@@ -135,6 +150,8 @@ class FastReader:
             setup += _literal(self._snapshot)
             setup += "".join(f"; SET LOCAL {key} = {_literal(value)}" for key, value in SESSION.items())
             database.execute(f"CALL postgres_execute('source', {_literal(setup)})")
+            own = "SELECT * FROM postgres_query('source', 'SELECT pg_backend_pid() AS pid')"
+            self._backends.extend(row[0] for row in database.execute(own).fetchall())
             while not self._stop.is_set():
                 try:
                     query = self._todo.get_nowait()

@@ -66,6 +66,8 @@ def _classified(step: Step) -> Step:
         except CancelledError:
             raise
         except Exception as error:
+            if activity.is_cancelled():  # its connection was broken off
+                raise CancelledError("cancelled") from None
             failure = classify(error)
             if not isinstance(error, HeadraceError):  # unexpected: where it came from; its own text may hold secrets
                 frames = "".join(traceback.format_tb(error.__traceback__))
@@ -97,14 +99,14 @@ class TableSyncActivities:
     @activity.defn(name="open_window")
     @_classified
     def open_window(self, work: TableSync) -> WindowPlan:
-        with ProgressHeartbeat("open_window"):
+        with ProgressHeartbeat("open_window", cancellable=True):
             return self._steps.open_window(work, activity.info().workflow_id)
 
     @activity.defn(name="extract")
     @_classified
     def extract(self, extract: ExtractInput) -> str:
         """Cancel arrives as an exception between two batches; the steps abort their open file and pass it on."""
-        with ProgressHeartbeat("extract", self._settings.read_silence_seconds) as progress:
+        with ProgressHeartbeat("extract", self._settings.read_silence_seconds, cancellable=True) as progress:
             return self._steps.extract(extract.work, extract.plan, activity.info().attempt, progress)
 
     @activity.defn(name="commit_bronze")
@@ -122,7 +124,7 @@ class TableSyncActivities:
     @activity.defn(name="verify")
     @_classified
     def verify(self, proof: VerifyInput) -> TableResult:
-        with ProgressHeartbeat("verify") as progress:
+        with ProgressHeartbeat("verify", cancellable=True) as progress:
             return self._steps.verify(proof.work, proof.manifest_uri, proof.bronze, proof.silver, progress)
 
     @activity.defn(name="record")

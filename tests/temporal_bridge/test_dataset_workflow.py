@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pydantic import ValidationError
@@ -189,3 +191,76 @@ def test_cancel_other_takes_the_place_of_the_running_sync(
     steps.release()
     assert status(client, second)[0] == "succeeded"
     assert steps.run_row("public.waiting").status == "succeeded"
+
+
+STARTERS = 5
+
+
+def race(address: str, work: DatasetSync, task_queue: str, overlap: Overlap) -> list[WorkflowRun]:
+    """Start the same table's sync from several clients at the same instant, each as a run of its own."""
+    barrier = threading.Barrier(STARTERS)
+
+    def one(_: int) -> WorkflowRun:
+        with TemporalClient(address) as own:
+            mine = overlapping(work, overlap)
+            barrier.wait(20)
+            return start(own, mine, task_queue)
+
+    with ThreadPoolExecutor(STARTERS) as threads:
+        return list(threads.map(one, range(STARTERS)))
+
+
+def ended(client: TemporalClient, runs: list[WorkflowRun]) -> list[WorkflowRun]:
+    return [run for run in runs if client.describe(run, children=False).status != "running"]
+
+
+def until_ended(client: TemporalClient, runs: list[WorkflowRun], number: int) -> list[WorkflowRun]:
+    deadline = time.monotonic() + 60
+    while len(found := ended(client, runs)) < number:
+        assert time.monotonic() < deadline, [client.describe(run).status for run in runs]
+        time.sleep(0.02)
+    return found
+
+
+@pytest.mark.parametrize("rounds", [10, pytest.param(100, marks=pytest.mark.slow)])
+def test_of_syncs_that_start_at_the_same_instant_one_runs_and_the_others_are_skipped(
+    client: TemporalClient,
+    worker: WorkerProcess,
+    steps: RecordedSteps,
+    task_queue: str,
+    temporal_address: str,
+    rounds: int,
+) -> None:
+    for number in range(rounds):
+        (steps.folder / "release").unlink(missing_ok=True)
+        runs = race(temporal_address, dataset("public.waiting"), task_queue, "skip")
+        skipped = until_ended(client, runs, STARTERS - 1)
+        assert {status(client, run) for run in skipped} == {("skipped", "AlreadyRunning")}
+        steps.release()
+        statuses = sorted(status(client, run)[0] for run in runs)
+        assert statuses == [*["skipped"] * (STARTERS - 1), "succeeded"]
+        assert len(steps.calls("record")) == number + 1
+
+
+@pytest.mark.parametrize(
+    ("overlap", "expected"),
+    [
+        ("queue_one", [*["skipped"] * (STARTERS - 2), "succeeded", "succeeded"]),
+        ("cancel_other", [*["failed"] * (STARTERS - 1), "succeeded"]),
+    ],
+)
+def test_syncs_that_start_at_the_same_instant_follow_their_policy(
+    client: TemporalClient,
+    worker: WorkerProcess,
+    steps: RecordedSteps,
+    task_queue: str,
+    temporal_address: str,
+    overlap: Overlap,
+    expected: list[str],
+) -> None:
+    for _ in range(3):
+        (steps.folder / "release").unlink(missing_ok=True)
+        runs = race(temporal_address, dataset("public.waiting"), task_queue, overlap)
+        until_ended(client, runs, STARTERS - expected.count("succeeded"))
+        steps.release()
+        assert sorted(status(client, run)[0] for run in runs) == expected

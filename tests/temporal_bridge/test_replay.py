@@ -6,6 +6,7 @@ After a change that is meant (guarded by ``workflow.patched``): ``python -m test
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from temporal_bridge.worker import build_worker, workflow_types
 from tests.temporal_bridge.recorded_steps import RecordedSteps
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
+COMMANDS = Path(__file__).parent / "commands.json"
 EXPECTED = {
     "DataSourceSyncWorkflow-succeeded",
     "DataSourceSyncWorkflow-failed",
@@ -46,3 +48,23 @@ def test_a_worker_with_every_workflow_can_be_constructed_in_the_sandbox(temporal
             return worker.task_queue
 
     assert asyncio.run(construct()) == "any"
+
+
+def commands(path: Path) -> list[str]:
+    """What the workflow's code asked for, in order: what a replay has to ask for again."""
+    asked = []
+    for event in json.loads(path.read_text())["events"]:
+        kind = event["eventType"].removeprefix("EVENT_TYPE_")
+        details = next((v for k, v in event.items() if k.endswith("EventAttributes")), {})
+        if kind == "ACTIVITY_TASK_SCHEDULED":
+            asked.append(f"activity {details['activityType']['name']}")
+        elif kind == "START_CHILD_WORKFLOW_EXECUTION_INITIATED":
+            asked.append(f"child {details['workflowType']['name']}")
+        elif kind in ("TIMER_STARTED", "MARKER_RECORDED", "SIGNAL_EXTERNAL_WORKFLOW_EXECUTION_INITIATED"):
+            asked.append(kind.lower().replace("_", " "))
+    return asked
+
+
+def test_the_commands_of_every_recorded_history_are_the_ones_that_running_workflows_were_started_with() -> None:
+    """Recording anew must not hide a change that breaks running workflows: docs/bridge.md, "Changing a workflow"."""
+    assert {path.stem: commands(path) for path in HISTORIES} == json.loads(COMMANDS.read_text())
