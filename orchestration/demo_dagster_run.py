@@ -26,7 +26,12 @@ query { workspaceOrError { ... on Workspace { locationEntries {
 _STATUS = "query ($id: ID!) { runOrError(runId: $id) { __typename ... on Run { status } } }"
 
 
-def _ask(url: str, query: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:
+def ask(url: str, query: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Send one GraphQL document; returns its data.
+
+    Raises:
+        ServerProcessError: the document was refused.
+    """
     body = json.dumps({"query": query, "variables": variables or {}}).encode()
     request = urllib.request.Request(f"{url}/graphql", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as answer:
@@ -37,7 +42,7 @@ def _ask(url: str, query: str, variables: dict[str, Any] | None = None) -> dict[
 
 
 def _load_error(url: str) -> str:
-    entries = _ask(url, _LOAD_ERROR)["workspaceOrError"].get("locationEntries", [])
+    entries = ask(url, _LOAD_ERROR)["workspaceOrError"].get("locationEntries", [])
     return " ".join(str((entry["locationOrLoadError"] or {}).get("message") or "") for entry in entries)[-2000:]
 
 
@@ -51,7 +56,7 @@ def launch_assets(url: str, connector: str, deadline_seconds: float) -> str:
     while True:
         nodes = [
             node
-            for node in _ask(url, _ASSETS)["assetNodes"]
+            for node in ask(url, _ASSETS)["assetNodes"]
             if node["isExecutable"] and node["groupName"] in (connector, "gold")
         ]
         if any(node["groupName"] == connector for node in nodes):
@@ -69,7 +74,7 @@ def launch_assets(url: str, connector: str, deadline_seconds: float) -> str:
         },
         "mode": "default",
     }
-    answer = _ask(url, _LAUNCH, {"params": params})["launchPipelineExecution"]
+    answer = ask(url, _LAUNCH, {"params": params})["launchPipelineExecution"]
     if answer["__typename"] != "LaunchRunSuccess":
         raise ServerProcessError(f"refused the run: {answer}"[:2000], where=_WHERE)
     return str(answer["run"]["runId"])
@@ -83,7 +88,7 @@ def wait_for_run(url: str, run_id: str, deadline_seconds: float) -> None:
     """
     deadline = time.monotonic() + deadline_seconds
     while time.monotonic() < deadline:
-        status = _ask(url, _STATUS, {"id": run_id})["runOrError"].get("status")
+        status = ask(url, _STATUS, {"id": run_id})["runOrError"].get("status")
         if status == "SUCCESS":
             return
         if status in ("FAILURE", "CANCELED"):

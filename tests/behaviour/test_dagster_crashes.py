@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ import yaml
 from assets.failpoints import DAGSTER_FAILPOINTS
 from assets.lakehouse.interface import TableId
 from orchestration.dagster_instance import prepare_dagster_home
-from orchestration.demo_dagster_run import launch_assets
+from orchestration.demo_dagster_run import ask, launch_assets, wait_for_run
 from orchestration.local import LocalStack
 from tests.behaviour.installation import Installation
 
@@ -21,10 +19,8 @@ TABLES = ("public.t", "public.u")
 
 
 def run_statuses(url: str) -> list[str]:
-    query = json.dumps({"query": "{ runsOrError { ... on Runs { results { status } } } }"}).encode()
-    request = urllib.request.Request(f"{url}/graphql", query, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return [run["status"] for run in json.load(answer)["data"]["runsOrError"]["results"]]
+    runs = ask(url, "{ runsOrError { ... on Runs { results { status } } } }")["runsOrError"]["results"]
+    return [run["status"] for run in runs]
 
 
 def test_a_dagster_run_that_dies_at_every_failpoint_in_turn_does_the_work_once(
@@ -56,3 +52,49 @@ def test_a_dagster_run_that_dies_at_every_failpoint_in_turn_does_the_work_once(
     assert [run.status for run in shop.steps.catalog.runs()] == ["succeeded"]
     staging = shop.settings.home_path / "staging"
     assert [path for path in staging.rglob("*") if path.is_file()] == []
+
+
+_REEXECUTE = """
+mutation ($params: ReexecutionParams!) { launchRunReexecution(reexecutionParams: $params) {
+  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }
+"""
+
+
+def reexecute(url: str, run_id: str, strategy: str) -> str:
+    """What the UI's "Re-execute" button sends."""
+    answer = ask(url, _REEXECUTE, {"params": {"parentRunId": run_id, "strategy": strategy}})["launchRunReexecution"]
+    assert answer["__typename"] == "LaunchRunSuccess", answer
+    return str(answer["run"]["runId"])
+
+
+def test_the_uis_re_execution_attaches_to_the_work_of_a_killed_run_and_all_steps_starts_new_work(
+    crashing: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = crashing
+    config = prepare_dagster_home(shop.settings) / "dagster.yaml"
+    content = yaml.safe_load(config.read_text())
+    content["run_retries"]["enabled"] = False
+    config.write_text(yaml.safe_dump(content))
+    monkeypatch.setenv("HEADRACE_FAILPOINTS", "dagster_after_start=kill")
+
+    with LocalStack(shop.settings).start(dagster=True) as stack:
+        assert stack.dagster_url is not None
+        url = stack.dagster_url
+        first = launch_assets(url, "shop", 60)
+        deadline = time.monotonic() + 90
+        while run_statuses(url) != ["FAILURE"]:
+            assert time.monotonic() < deadline, run_statuses(url)
+            time.sleep(0.5)
+        second = reexecute(url, first, "FROM_FAILURE")
+        wait_for_run(url, second, 90)
+        bronze = TableId(layer="bronze", connector="shop", table="public.t")
+        state = shop.steps.lakehouse.state(bronze)
+        assert state is not None and state.version == 0, "one commit"
+        (run,) = shop.steps.catalog.table_runs("shop")
+        assert (run.status, run.run_group) == ("succeeded", first)
+
+        third = reexecute(url, second, "ALL_STEPS")
+        wait_for_run(url, third, 90)
+        newest, _ = shop.steps.catalog.table_runs("shop")
+        assert (newest.status, newest.run_group) == ("succeeded", third)
+    assert shop.verify("public.t").equal is True

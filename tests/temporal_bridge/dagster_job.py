@@ -1,7 +1,8 @@
 """A Dagster job on the bridge, in a process of its own.
 
 ``python -m tests.temporal_bridge.dagster_job RUN_ID [PARENT_RUN_ID]``, with
-``DAGSTER_HOME``, ``TEMPORAL_ADDRESS``, ``BRIDGE_QUEUE``, ``BRIDGE_CONNECTOR`` and ``BRIDGE_TABLES`` in the environment.
+``DAGSTER_HOME``, ``TEMPORAL_ADDRESS``, ``BRIDGE_QUEUE``, ``BRIDGE_CONNECTOR``,
+``BRIDGE_TABLES`` and ``BRIDGE_EXECUTOR`` (``in_process`` or ``multiprocess``) in the environment.
 """
 
 # No postponed annotations: Dagster reads those of an asset function as they stand.
@@ -17,6 +18,7 @@ from temporal_bridge import PipesTemporalClient, TemporalResource
 from temporal_bridge.pipes import run_group
 from temporal_bridge.workflows.dataset_sync import DatasetSync, DatasetSyncWorkflow
 
+EXECUTORS = {"in_process": dg.in_process_executor, "multiprocess": dg.multiprocess_executor}
 ALL_TABLES = ["public.waiting", "public.orders", "public.forbidden", "public.events"]
 
 
@@ -58,7 +60,7 @@ def materialized_keys(instance: dg.DagsterInstance, run_id: str) -> set[dg.Asset
 def job() -> dg.JobDefinition:
     definitions = dg.Definitions(
         assets=[bronze_shop],
-        jobs=[dg.define_asset_job("shop", selection="*", executor_def=dg.in_process_executor)],
+        jobs=[dg.define_asset_job("shop", selection="*", executor_def=EXECUTORS[os.environ["BRIDGE_EXECUTOR"]])],
     )
     return definitions.resolve_job_def("shop")
 

@@ -77,7 +77,12 @@ def runs(tmp_path: Path, temporal: TemporalServer, task_queue: str) -> Iterator[
     connector = f"shop_{uuid.uuid4().hex[:8]}"
     runs = DagsterRuns(
         home,
-        {"TEMPORAL_ADDRESS": temporal.address, "BRIDGE_QUEUE": task_queue, "BRIDGE_CONNECTOR": connector},
+        {
+            "TEMPORAL_ADDRESS": temporal.address,
+            "BRIDGE_QUEUE": task_queue,
+            "BRIDGE_CONNECTOR": connector,
+            "BRIDGE_EXECUTOR": "in_process",
+        },
     )
     yield runs
     for process in runs.processes:
@@ -86,9 +91,11 @@ def runs(tmp_path: Path, temporal: TemporalServer, task_queue: str) -> Iterator[
             process.wait(10)
 
 
+@pytest.mark.parametrize("executor", ["in_process", "multiprocess"])
 def test_a_killed_run_process_is_followed_by_one_that_attaches_and_the_work_is_done_once(
-    runs: DagsterRuns, worker: WorkerProcess, steps: RecordedSteps
+    runs: DagsterRuns, worker: WorkerProcess, steps: RecordedSteps, executor: str
 ) -> None:
+    runs.environment["BRIDGE_EXECUTOR"] = executor
     tables = ["public.waiting", "public.orders"]
     first, process = runs.start(tables)
     steps.wait_for("record")  # orders is done, waiting is not
