@@ -50,6 +50,10 @@ class Settings(BaseSettings):
         default=None,
         description="Address of the Dagster webserver, where `headrace up` did not start it: it reloads added tables.",
     )
+    notify_url: SecretStr | None = Field(
+        default=None,
+        description="Who hears of a failed run: webhook or Slack `https://...`, mail `smtp://user:password@host?to=a@b`.",
+    )
     extract_threads: int = Field(default=2, ge=1, le=64, description="Parallel readers of one table.")
     sync_concurrency: int = Field(default=4, ge=1, le=256, description="Tables synced at once by one worker.")
     memory_limit: str = Field(default="256MB", description="DuckDB memory limit of one reader or merge.")
