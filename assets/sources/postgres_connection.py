@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +26,8 @@ SESSION = {
     "lock_timeout": "30s",
     "idle_in_transaction_session_timeout": "0",
 }
+# invalid input syntax for type integer: "a row's value"; value "99999" is out of range. Names follow other words.
+_QUOTED_VALUE = re.compile(r'(: |\bvalue |\bstring )"(?:[^"]|"")*"')
 TlsMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
 
@@ -69,9 +72,10 @@ def parameters(config: PostgresConfig) -> dict[str, str]:
 
 
 def scrubbed(text: str, config: PostgresConfig) -> str:
-    """A driver's message without the password, in one short line."""
+    """A driver's message without the password and without values of rows, in one short line."""
     if config.password and config.password.get_secret_value():
         text = text.replace(config.password.get_secret_value(), "********")
+    text = _QUOTED_VALUE.sub(r'\1"***"', text)
     return " ".join(text.split())[:400]
 
 
