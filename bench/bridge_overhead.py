@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from temporalio import workflow
@@ -52,7 +53,7 @@ def measure(address: str, rounds: int) -> dict[str, list[float]]:
         return "done"
 
     @dg.asset
-    def bridged(context: dg.AssetExecutionContext) -> dg.MaterializeResult[str]:
+    def bridged(context: dg.AssetExecutionContext) -> Any:
         invocation = pipes.run(context=context, workflow=EchoWorkflow, input="done", task_queue=QUEUE)
         return invocation.get_materialize_result()
 
