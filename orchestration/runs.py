@@ -138,10 +138,10 @@ class Run:
         from temporal_bridge.client import WorkflowRun
 
         try:
+            if self.run_group not in json.dumps(client.recorded_input(workflow_id)):
+                return
             history = json.loads(client.history_json(WorkflowRun(workflow_id, "", "", "", client.namespace)))
         except RPCError:
-            return
-        if self.run_group not in json.dumps(client.recorded_input(workflow_id)):
             return
         steps: dict[str, str] = {}
         for event in history["events"]:

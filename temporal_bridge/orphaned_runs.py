@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -16,12 +17,22 @@ _MAX_RUNS = 500
 
 
 def own_process() -> str:
-    """This process, so that another one on this machine can tell whether it lives: ``host/pid/start``."""
-    return f"{socket.gethostname()}/{os.getpid()}/{psutil.Process().create_time():.2f}"
+    """This process and the one that made it, as ``host/pid/start``, so that others on this machine see if they live.
+
+    A step of the multiprocess executor ends while its run goes on in the process that made it.
+    """
+    parent = multiprocessing.parent_process()
+    pids = [os.getpid(), *([parent.pid] if parent is not None and parent.pid else [])]
+    host = socket.gethostname()
+    return " ".join(f"{host}/{pid}/{psutil.Process(pid).create_time():.2f}" for pid in pids if psutil.pid_exists(pid))
 
 
-def is_gone(process: str) -> bool:
-    """Whether a process of this machine has ended; false for one of another machine."""
+def is_gone(processes: str) -> bool:
+    """Whether all of these processes have ended; false where one belongs to another machine."""
+    return all(_has_ended(process) for process in processes.split(" "))
+
+
+def _has_ended(process: str) -> bool:
     host, pid, started = process.rsplit("/", 2)
     if host != socket.gethostname():
         return False

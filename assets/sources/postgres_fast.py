@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assets.errors import SourceUnreachableError
+from assets.errors import HeadraceError, SourceUnreachableError
 from assets.interruption import on_interrupt
 from assets.sources.interface import BATCH_ROWS
 from assets.sources.postgres_connection import SESSION, PostgresConfig, connection, parameters, scrubbed
@@ -115,8 +115,6 @@ class FastReader:
     def _break_off(self) -> None:
         """End the readers' statements on the server; their errors wake the thread that waits for batches."""
         self._stop.set()
-        from assets.errors import HeadraceError
-
         with suppress(HeadraceError), connection(self._name, self._config) as opened:
             opened.execute("SELECT pg_cancel_backend(pid) FROM unnest(%s::int[]) AS pid", [list(self._backends)])
 

@@ -127,7 +127,12 @@ def test_a_run_whose_process_is_gone_is_closed_and_a_living_one_is_not() -> None
         check=True,
     ).stdout.strip()
     with dg.instance_for_test() as instance:
-        processes = {"dead": died, "living": own_process(), "elsewhere": died.replace(died.split("/")[0], "other-host")}
+        processes = {
+            "dead": died,
+            "living": own_process(),
+            "elsewhere": died.replace(died.split("/")[0], "other-host"),
+            "step ended": f"{died} {own_process()}",
+        }
         runs = {
             name: instance.create_run_for_job(
                 _job(), tags={PROCESS_TAG: process}, status=dg.DagsterRunStatus.STARTED
@@ -136,7 +141,7 @@ def test_a_run_whose_process_is_gone_is_closed_and_a_living_one_is_not() -> None
         }
         assert close_orphaned_runs(instance) == [runs["dead"]]
         statuses = {name: instance.get_run_by_id(run_id).status.value for name, run_id in runs.items()}  # type: ignore[union-attr]
-    assert statuses == {"dead": "FAILURE", "living": "STARTED", "elsewhere": "STARTED"}
+    assert statuses == {"dead": "FAILURE", "living": "STARTED", "elsewhere": "STARTED", "step ended": "STARTED"}
 
 
 def _job() -> dg.JobDefinition:
