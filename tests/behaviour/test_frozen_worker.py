@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -16,6 +15,7 @@ from assets.lakehouse.interface import TableId
 from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
 from tests.behaviour.installation import Installation
+from tests.polling import wait_until
 
 TABLE = "public.t"
 POINTS = (
@@ -35,13 +35,6 @@ def start_worker(stack: LocalStack, log: Path, **environment: str) -> psutil.Pop
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("point", POINTS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -11,6 +10,7 @@ from assets.settings import Settings
 from orchestration.embedded_postgres import EmbeddedPostgres
 from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
+from tests.polling import wait_until
 
 
 def sleeping_backends(postgres: EmbeddedPostgres, database: str) -> int:
@@ -19,13 +19,6 @@ def sleeping_backends(postgres: EmbeddedPostgres, database: str) -> int:
         row = connection.execute(query, [database]).fetchone()
     assert row is not None
     return int(row[0])
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -51,7 +44,7 @@ def test_a_read_that_blocks_in_the_driver_is_cancelled_in_seconds_and_leaves_not
     with LocalStack(settings).start():
         hr.sync("shop", ["public.slow"], wait=False)
         (run,) = hr.runs(open_only=True)
-        wait_until(lambda: sleeping_backends(postgres, database) > 0)
+        wait_until(lambda: sleeping_backends(postgres, database) > 0, 30)
         run.cancel()
         assert run.status == "failed"
         assert [row.error_type for row in run.record.table_runs] == ["Cancelled"]
