@@ -78,38 +78,51 @@ class SyncSteps:
         self, work: TableSync, table: SourceTable, key: tuple[str, ...], bronze: TableState | None
     ) -> WindowPlan:
         cursor = work.cursor or (table.cursor_candidates[0] if len(table.cursor_candidates) == 1 else None)
-        plan = WindowPlan(table=table, mode="full", key=key, cursor=cursor)
-        why = ""
+        if table.tracks == "objects":
+            cursor = None
+        why = self._changes_unknown(work, table, key, cursor) or self._nothing_to_follow(work, cursor, bronze)
+        previous = bronze.watermark if bronze else None
+        plan = WindowPlan(table=table, mode="full", key=key, cursor=cursor, reason=why, previous=previous)
+        if why:
+            return plan
+        return plan.model_copy(update={"mode": "incremental", "low": previous.value if previous else None})
+
+    @staticmethod
+    def _changes_unknown(work: TableSync, table: SourceTable, key: tuple[str, ...], cursor: str | None) -> str:
+        """Why the source's changes cannot be asked for, if they cannot."""
         if work.mode == "full":
-            why = "full refresh was asked for"
-        elif table.kind not in ("table", "partitioned"):
-            why = f"a {table.kind.replace('_', ' ')} has no row versions, so changes cannot be told"
-        elif not key:
-            why = "the table has no key (name one with --key)"
-        elif not cursor and len(table.cursor_candidates) > 1:
+            return "full refresh was asked for"
+        if table.tracks == "none":
+            return f"a {table.kind.replace('_', ' ')} has no row versions, so changes cannot be told"
+        if not key:
+            return "the table has no key (name one with --key)"
+        if table.tracks == "objects" or cursor:
+            return ""
+        if len(table.cursor_candidates) > 1:
             several = ", ".join(table.cursor_candidates[:5])
-            why = f"several columns could be the cursor ({several}): name one with --cursor"
-        elif not cursor:
-            why = "no column tells when a row changed (name one with --cursor)"
-        elif bronze is None:
-            why = "first load"
-        elif bronze.watermark is None and bronze.rows == 0:
-            why = "nothing was loaded yet"
-        elif bronze.watermark is None:
+            return f"several columns could be the cursor ({several}): name one with --cursor"
+        return "no column tells when a row changed (name one with --cursor)"
+
+    @staticmethod
+    def _nothing_to_follow(work: TableSync, cursor: str | None, bronze: TableState | None) -> str:
+        """Why there is no watermark to go on from, if there is none.
+
+        Raises:
+            WatermarkError: there are rows without one.
+        """
+        if bronze is None:
+            return "first load"
+        if bronze.watermark is None and bronze.rows == 0:
+            return "nothing was loaded yet"
+        if bronze.watermark is None:
             raise WatermarkError(
                 "the Bronze table holds rows but no watermark",
                 where=f"{work.connector}/{work.table}",
                 remedy=f"Run: headrace sync {work.connector} {work.table} --mode full",
             )
-        elif bronze.watermark.cursor != cursor:
-            why = f"the cursor is now {cursor}, the last load used {bronze.watermark.cursor or 'none'}"
-        if why:
-            previous = bronze.watermark if bronze else None
-            return plan.model_copy(update={"reason": why, "previous": previous})
-        assert bronze is not None and bronze.watermark is not None
-        return plan.model_copy(
-            update={"mode": "incremental", "previous": bronze.watermark, "low": bronze.watermark.value}
-        )
+        if bronze.watermark.cursor != cursor:
+            return f"the cursor is now {cursor}, the last load used {bronze.watermark.cursor or 'none'}"
+        return ""
 
     def key_of(self, connector: str, table: SourceTable) -> tuple[str, ...]:
         """The key that the table's last sync used, else the source's own."""
@@ -289,7 +302,7 @@ class SyncSteps:
         where = f"{work.connector}/{work.table}"
         if manifest.mode == "full":
             counts = {
-                "source": manifest.source_rows,
+                "source": manifest.source_rows if manifest.source_rows is not None else manifest.rows_read,
                 "staged": manifest.rows_read,
                 "Bronze": bronze.rows_total,
                 "Silver": live,
@@ -302,15 +315,16 @@ class SyncSteps:
             raise MismatchError(
                 f"row counts differ: {told}", where=where, remedy="Sync the table again with --mode full."
             )
-        equal = live == manifest.source_rows
+        known = manifest.source_rows if manifest.mode != "full" else live  # a full read was compared above
+        equal = None if known is None else live == known
         reason = manifest.reason
-        if not equal and work.deletes == "keys":
+        if equal is False and work.deletes == "keys":
             raise MismatchError(
                 f"row counts differ: source {manifest.source_rows}, Silver {live}",
                 where=where,
                 remedy="Sync the table again with --mode full.",
             )
-        if not equal:
+        if equal is False:
             reason = (
                 f"Silver has {live} live rows, the source {manifest.source_rows}: "
                 "rows were deleted or changed their key; sync with --deletes keys"

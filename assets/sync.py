@@ -17,6 +17,11 @@ Overlap = Literal["skip", "queue_one", "cancel_other"]
 """What a sync does when another one holds its table: leave it, be the one that follows it, or take its place."""
 
 
+Tracking = Literal["row_versions", "cursor", "objects", "none"]
+"""How changes of a table can be told: by row versions or a cursor column (both need a key), by the identity of whole
+objects (files; needs no cursor), or not at all (then it is read in full)."""
+
+
 class Model(BaseModel):
     """Base of all models that cross a process boundary."""
 
@@ -63,7 +68,8 @@ class SourceTable(Model):
     name: str = Field(description="schema.table, as every command takes it")
     schema_name: str
     table_name: str
-    kind: Literal["table", "partitioned", "view", "materialized_view", "foreign"] = "table"
+    kind: Literal["table", "partitioned", "view", "materialized_view", "foreign", "files", "endpoint"] = "table"
+    tracks: Tracking = "cursor"
     columns: tuple[Column, ...] = ()
     primary_key: tuple[str, ...] = ()
     cursor_candidates: tuple[str, ...] = ()

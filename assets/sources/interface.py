@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -51,31 +52,31 @@ class TableRead(ABC):
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the window's rows in bounded memory, each row once. May be called once."""
 
-    @abstractmethod
     def careful_batches(self) -> Iterator[pa.RecordBatch]:
-        """The same rows in the same snapshot, through the reader that handles every value."""
+        """The same rows in the same snapshot, through the reader that handles every value; default: the only one."""
+        return self.batches()
 
-    @abstractmethod
     def needs_care(self) -> bool:
         """Ask the source whether ``batches()`` would raise ``CarefulReadNeeded``; may cost a scan."""
+        return False
 
     @abstractmethod
     def keys(self) -> Iterator[pa.RecordBatch]:
         """Yield the key columns of ALL live rows in the same snapshot (for deletes)."""
 
     @abstractmethod
-    def source_rows(self) -> int:
-        """Count ALL live rows in the same snapshot."""
+    def source_rows(self) -> int | None:
+        """Count ALL live rows in the same snapshot; None where the source cannot tell without reading them."""
 
     @property
-    @abstractmethod
     def future_rows(self) -> int:
         """Rows read whose cursor lies beyond the source's own clock; known after ``batches`` is exhausted."""
+        return 0
 
     @property
-    @abstractmethod
     def unfit_values(self) -> int:
         """Values put into ``_headrace_unfit``; known after ``batches`` is exhausted."""
+        return 0
 
 
 class Connector(ABC):
@@ -131,8 +132,16 @@ class Connector(ABC):
         """The dlt source: one resource a table, yielding Arrow, usable in a plain ``dlt.pipeline``."""
 
 
+CONNECTOR_TYPES = {
+    "postgres": "assets.sources.postgres:PostgresConnector",
+}
+"""Where each connector type is, ``module:class``."""
+
+
 def connector_types() -> dict[str, type[Connector]]:
     """All connector types by name. Imports them, not their drivers."""
-    from assets.sources.postgres import PostgresConnector
-
-    return {connector.type_name: connector for connector in (PostgresConnector,)}
+    found: dict[str, type[Connector]] = {}
+    for name, place in CONNECTOR_TYPES.items():
+        module, _, attribute = place.partition(":")
+        found[name] = getattr(import_module(module), attribute)
+    return found

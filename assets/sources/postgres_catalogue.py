@@ -125,6 +125,7 @@ def _table(row: Any, columns: tuple[Column, ...], key: tuple[str, ...]) -> Sourc
         schema_name=schema,
         table_name=name,
         kind=KINDS[relkind],  # type: ignore[arg-type]
+        tracks="row_versions" if relkind in "rp" else "none",
         columns=columns,
         primary_key=key,
         cursor_candidates=tuple(
