@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-all lint bench constraints clean
+.PHONY: help install system-packages demo up test test-all lint bench constraints clean
 
 help:
 	@echo "make demo      the main job on real input, worker killed on the way, ends with the proof"
@@ -41,10 +41,24 @@ lint: install
 	$(VENV)/bin/ruff check .
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(VENV)/bin/pyright
 
-test: lint
+# Debian packages that only the tests need; nothing to do where the programs are there.
+system-packages:
+	@if ! PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v mariadbd >/dev/null; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "installing Debian's mariadb-server for the tests"; \
+			export DEBIAN_FRONTEND=noninteractive; \
+			{ apt-get install -qq -y --no-install-recommends mariadb-server \
+				|| { apt-get update -qq && apt-get install -qq -y --no-install-recommends mariadb-server; }; } >/dev/null 2>&1 \
+				|| echo "apt-get could not install mariadb-server: the tests that need MariaDB are skipped" >&2; \
+		else \
+			echo "MariaDB is missing (as root: apt-get install mariadb-server): the tests that need it are skipped" >&2; \
+		fi; \
+	fi
+
+test: lint system-packages
 	$(PY) -m pytest -q -m "not slow and not live"
 
-test-all: lint
+test-all: lint system-packages
 	$(PY) -m pytest -q -m "not live"
 
 bench: install

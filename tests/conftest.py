@@ -1,4 +1,4 @@
-"""Session servers of the tests: a real PostgreSQL and a real Temporal, each on a free loopback port."""
+"""Session servers of the tests: PostgreSQL, MariaDB, Temporal and S3, each real, on a free loopback port."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from assets.settings import Settings
 from orchestration.embedded_postgres import EmbeddedPostgres
+from tests.servers.mariadb_server import MISSING, MariadbServer, mariadb_programs
 from tests.servers.s3_server import S3Server
 from tests.servers.temporal_server import TemporalServer
 
@@ -56,6 +57,23 @@ def s3_server(server_folder: Path) -> Iterator[S3Server]:
     """An S3 server for the session: ``endpoint_url``, keys, ``create_bucket()``."""
     with S3Server(server_folder / "s3") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb(server_folder: Path) -> Iterator[MariadbServer]:
+    """A MariaDB server for the session: ``host``, ``port``, ``user``, ``password``, ``connect(database)``."""
+    if mariadb_programs() is None:
+        pytest.skip(MISSING)
+    with MariadbServer(server_folder / "mariadb") as server:
+        yield server
+
+
+@pytest.fixture
+def mariadb_database(mariadb: MariadbServer) -> Iterator[str]:
+    """An empty database in MariaDB, dropped after the test."""
+    name = mariadb.create_database()
+    yield name
+    mariadb.drop_database(name)
 
 
 @pytest.fixture
