@@ -32,6 +32,10 @@ class ConfigurationError(HeadraceError):
     """A setting, a connector config or a pipeline definition is wrong."""
 
 
+class UrlRefusedError(ConfigurationError):
+    """A user-supplied URL leads where Headrace does not go: see ``assets/url_guard.py``."""
+
+
 class NotFoundError(HeadraceError):
     """A connector, pipeline, table or run of that name does not exist."""
 

@@ -54,6 +54,11 @@ class Settings(BaseSettings):
         default=None,
         description="Who hears of a failed run: webhook or Slack `https://...`, mail `smtp://user:password@host?to=a@b`.",
     )
+    url_allow: str = Field(
+        default="",
+        description="Hosts, addresses and networks that user-supplied URLs may reach though they are not public, "
+        "separated by commas: `api.internal,10.1.0.0/16`.",
+    )
     extract_threads: int = Field(default=2, ge=1, le=64, description="Parallel readers of one table.")
     sync_concurrency: int = Field(default=4, ge=1, le=256, description="Tables synced at once by one worker.")
     memory_limit: str = Field(default="256MB", description="DuckDB memory limit of one reader or merge.")
