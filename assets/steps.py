@@ -15,8 +15,8 @@ from assets.process_memory import release_unused
 from assets.row_comparison import RowComparison
 from assets.settings import Settings
 from assets.silver import SilverTable
-from assets.sources.interface import BATCH_ROWS, UNFIT_COLUMN, CarefulReadNeeded, TableRead
-from assets.sync import CommitInfo, Manifest, Part, SourceTable, TableResult, TableSync, WindowPlan
+from assets.sources.interface import BATCH_ROWS, UNFIT_COLUMN, CarefulReadNeeded, Connector, TableRead
+from assets.sync import ColumnChoice, CommitInfo, Manifest, Part, SourceTable, TableResult, TableSync, WindowPlan
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,9 +24,38 @@ if TYPE_CHECKING:
     from assets.catalog.store import Catalog
 
 Progress = Callable[[int, int], None]
+SERVED: frozenset[str] = frozenset()
+"""Options of `TableSync` that are built; the rest is refused, never ignored."""
 
 
 def _no_progress(rows: int, size: int) -> None: ...
+
+
+def refuse_what_cannot_be_done(work: TableSync, source: Connector) -> None:
+    """Refuse options that the source or this program does not serve.
+
+    Raises:
+        UnsupportedTableError: says which, and what to ask for instead.
+    """
+    where = f"{work.connector}/{work.table}"
+    if work.mode == "cdc" and not source.supports_cdc:
+        raise UnsupportedTableError(
+            f"a source of type {source.type_name} has no change data capture",
+            where=where,
+            remedy="Use --mode auto, with --deletes keys to find deleted rows.",
+        )
+    asked = {
+        "write": work.write not in (None, "merge"),
+        "drift": work.drift != "evolve",
+        "columns": work.columns not in (None, ColumnChoice()),
+        "row_filter": bool(work.row_filter),
+        "fill_added": work.fill_added,
+        "backfill": work.backfill is not None,
+        "reset": work.reset,
+    }
+    unserved = [name for name, wanted in asked.items() if wanted and name not in SERVED]
+    if unserved:
+        raise UnsupportedTableError(f"not built yet: {', '.join(unserved)}", where=where, remedy="Leave it out.")
 
 
 class SyncSteps:
@@ -55,7 +84,9 @@ class SyncSteps:
         """
         failpoint("before_open_window")
         self.catalog.begin_table_run(work, workflow_id)
-        (table,) = self.catalog.connector(work.connector).discover([work.table])
+        source = self.catalog.connector(work.connector)
+        refuse_what_cannot_be_done(work, source)
+        (table,) = source.discover([work.table])
         if table.refusal:
             raise UnsupportedTableError(table.refusal, where=f"{work.connector}/{work.table}")
         self.lakehouse.clear_staging(work.connector, work.table)

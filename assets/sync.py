@@ -5,12 +5,16 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Mode = Literal["full", "incremental"]
-RequestedMode = Literal["auto", "full", "incremental"]
+RequestedMode = Literal["auto", "full", "incremental", "cdc"]
 Deletes = Literal["none", "keys"]
 VerifyLevel = Literal["counts", "keys", "values"]
+WriteMode = Literal["merge", "append", "replace", "scd2"]
+"""How Silver is kept: one current row a key, every change, exactly the last full read, or every version of a row."""
+DriftPolicy = Literal["evolve", "freeze", "quarantine"]
+"""What happens when the source's columns change: follow, refuse, or follow and set aside the rows that do not fit."""
 Status = Literal["succeeded", "failed", "skipped"]
 Layer = Literal["bronze", "silver"]
 Overlap = Literal["skip", "queue_one", "cancel_other"]
@@ -28,7 +32,58 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class TableSync(Model):
+class ColumnChoice(Model):
+    """Which columns of a table are synced, and which only in a protected form. Source names.
+
+    ``hash`` stores a keyed hash (HMAC-SHA-256, key from the installation's secrets: equal values stay equal, so joins
+    work), ``mask`` a fixed text. What is excluded, or hashed or masked, never leaves the source reader.
+    """
+
+    include: tuple[str, ...] = Field(default=(), description="only these; empty: all")
+    exclude: tuple[str, ...] = ()
+    hash: tuple[str, ...] = ()
+    mask: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _says_one_thing_of_a_column(self) -> ColumnChoice:
+        protected = [*self.hash, *self.mask]
+        named = [*protected, *self.exclude]
+        twice = sorted({name for name in named if named.count(name) > 1} | {*self.include} & {*self.exclude})
+        twice += sorted({*protected} - {*self.include}) if self.include else []
+        if twice:
+            raise ValueError(f"columns with contradicting choices: {', '.join(twice[:10])}")
+        return self
+
+
+class TableOptions(Model):
+    """How one table is synced: the same options on a sync, on a pipeline, and on a table of a pipeline.
+
+    ``write``, ``columns`` and ``row_filter`` decide what the stored table is. They are recorded in it, and None means:
+    as the table is already, for a new one ``merge``, all columns, all rows. A changed choice reads the table in full.
+    """
+
+    mode: RequestedMode = "auto"
+    cursor: str | None = None
+    key: tuple[str, ...] | None = None
+    deletes: Deletes = "none"
+    verify: VerifyLevel = "counts"
+    write: WriteMode | None = None
+    drift: DriftPolicy = "evolve"
+    columns: ColumnChoice | None = None
+    row_filter: str | None = Field(default=None, description="such as: region = 'EU' and amount > 10; empty: all rows")
+    fill_added: bool = Field(
+        default=False, description="a column that was added at the source is also read for the rows stored before"
+    )
+
+
+class Backfill(Model):
+    """A range of cursor values to read again, both ends included, without moving the watermark; None: open."""
+
+    low: str | None = None
+    high: str | None = None
+
+
+class TableSync(TableOptions):
     """The work of one table sync: references only, never rows or secrets. Input of ``DataSourceSyncWorkflow``.
 
     ``table`` is the name as ``discover`` prints it (``schema.table``). ``run_group`` identifies the work: two
@@ -38,11 +93,8 @@ class TableSync(Model):
     connector: str
     table: str
     run_group: str
-    mode: RequestedMode = "auto"
-    cursor: str | None = None
-    key: tuple[str, ...] | None = None
-    deletes: Deletes = "none"
-    verify: VerifyLevel = "counts"
+    backfill: Backfill | None = None
+    reset: bool = Field(default=False, description="start the table anew: full read, new watermark, one atomic swap")
     pipeline: str | None = None
     trigger: str = "manual"
     dagster_run_id: str | None = None

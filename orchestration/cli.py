@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from orchestration import cli_connectors, cli_pipelines
+from orchestration import cli_table_options as table_options
 from orchestration.cli_output import HomeOption, JsonOption, open_headrace, print_json, print_table, reports_errors
 
 if TYPE_CHECKING:
@@ -102,21 +103,51 @@ def doctor(as_json: JsonOption = False, home: HomeOption = None) -> None:
 def sync(
     connector: ConnectorArgument,
     tables: TablesArgument = None,
-    mode: Annotated[Literal["auto", "incremental", "full"], typer.Option("--mode")] = "auto",
-    deletes: Annotated[Literal["none", "keys"], typer.Option("--deletes", help="keys: find deleted rows.")] = "none",
-    cursor: Annotated[str | None, typer.Option("--cursor", help="Column that tells when a row changed.")] = None,
-    key: Annotated[str | None, typer.Option("--key", help="Key columns: COL,COL.")] = None,
-    verify: Annotated[Literal["counts", "keys", "values"], typer.Option("--verify")] = "counts",
+    mode: table_options.ModeOption = "auto",
+    deletes: table_options.DeletesOption = "none",
+    cursor: table_options.CursorOption = None,
+    key: table_options.KeyOption = None,
+    verify: table_options.VerifyOption = "counts",
+    write: table_options.WriteOption = None,
+    drift: table_options.DriftOption = "evolve",
+    include: table_options.IncludeOption = None,
+    exclude: table_options.ExcludeOption = None,
+    hashed: table_options.HashOption = None,
+    mask: table_options.MaskOption = None,
+    all_columns: table_options.AllColumnsOption = False,
+    where: table_options.WhereOption = None,
+    fill_added: table_options.FillAddedOption = False,
+    backfill_from: Annotated[
+        str | None, typer.Option("--backfill-from", help="Read this cursor range again; the watermark stays.")
+    ] = None,
+    backfill_to: Annotated[str | None, typer.Option("--backfill-to", help="End of the range, included.")] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Start the tables anew: full read, new watermark.")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end.")] = True,
     as_json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Bring tables to Bronze and Silver, and prove that they equal the source."""
-    columns = cli_pipelines.column_list(key)
     headrace = open_headrace(home)
+    backfill = None if backfill_from is None and backfill_to is None else (backfill_from, backfill_to)
+    columns = table_options.column_choice(include, exclude, hashed, mask, all_columns)
     with sync_progress() as progress:
         report = headrace.sync(
-            connector, tables, mode, deletes, wait, cursor=cursor, key=columns, verify=verify, progress=progress
+            connector,
+            tables,
+            mode,
+            deletes,
+            wait,
+            cursor=cursor,
+            key=table_options.column_list(key),
+            verify=verify,
+            write=write,
+            drift=drift,
+            columns=columns,
+            row_filter=where,
+            fill_added=fill_added,
+            backfill=backfill,
+            reset=reset,
+            progress=progress,
         )
     print_sync(report, as_json)
 

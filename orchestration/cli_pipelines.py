@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from orchestration import cli_table_options as options
 from orchestration.cli_output import HomeOption, JsonOption, open_headrace, print_json, print_table, reports_errors
 
 if TYPE_CHECKING:
@@ -15,25 +16,6 @@ app = typer.Typer(help="Which tables of a connector are synced, how and when.", 
 NameArgument = Annotated[str, typer.Argument(help="Name of the pipeline.")]
 
 
-def column_list(text: str | None) -> tuple[str, ...] | None:
-    """Split ``a,b``; a column name with a comma in it is written in double quotes: ``"a,b",c``.
-
-    Raises:
-        typer.BadParameter: an empty name.
-    """
-    if text is None:
-        return None
-    import csv
-
-    try:
-        names = tuple(name.strip() for name in next(csv.reader([text], skipinitialspace=True, strict=True), []))
-    except csv.Error:
-        raise typer.BadParameter("the quotes do not match", param_hint="--key") from None
-    if not names or not all(names):
-        raise typer.BadParameter("an empty column name", param_hint="--key")
-    return names
-
-
 @app.command("add")
 @reports_errors
 def add(
@@ -41,11 +23,19 @@ def add(
     connector: Annotated[str, typer.Option("--connector", help="Name of the connector.")],
     table: Annotated[list[str] | None, typer.Option("--table", help="A table, as discover prints it.")] = None,
     all_tables: Annotated[bool, typer.Option("--all", help="Every table, later ones too.")] = False,
-    mode: Annotated[Literal["auto", "incremental", "full"], typer.Option("--mode")] = "auto",
-    cursor: Annotated[str | None, typer.Option("--cursor", help="Column that tells when a row changed.")] = None,
-    key: Annotated[str | None, typer.Option("--key", help="Key columns: COL,COL.")] = None,
-    deletes: Annotated[Literal["none", "keys"], typer.Option("--deletes", help="keys: find deleted rows.")] = "none",
-    verify: Annotated[Literal["counts", "keys", "values"], typer.Option("--verify")] = "counts",
+    mode: options.ModeOption = "auto",
+    cursor: options.CursorOption = None,
+    key: options.KeyOption = None,
+    deletes: options.DeletesOption = "none",
+    verify: options.VerifyOption = "counts",
+    write: options.WriteOption = None,
+    drift: options.DriftOption = "evolve",
+    include: options.IncludeOption = None,
+    exclude: options.ExcludeOption = None,
+    hashed: options.HashOption = None,
+    mask: options.MaskOption = None,
+    where: options.WhereOption = None,
+    fill_added: options.FillAddedOption = False,
     schedule: Annotated[
         str, typer.Option("--schedule", help='"cron:*/5 * * * *", "every:15m", "changes:5m" or manual.')
     ] = "manual",
@@ -62,7 +52,6 @@ def add(
     """Store a pipeline."""
     if bool(table) == all_tables:
         raise typer.BadParameter("give --table T, once or more, or --all", param_hint="--table")
-    columns = column_list(key)
     record = open_headrace(home).pipelines.add(
         name,
         connector,
@@ -70,9 +59,14 @@ def add(
         all_tables=all_tables,
         mode=mode,
         cursor=cursor,
-        key=columns,
+        key=options.column_list(key),
         deletes=deletes,
         verify=verify,
+        write=write,
+        drift=drift,
+        columns=options.column_choice(include, exclude, hashed, mask, False),
+        row_filter=where,
+        fill_added=fill_added,
         schedule=schedule,
         timezone=timezone,
         overlap=overlap,

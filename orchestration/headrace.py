@@ -10,10 +10,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from assets.catalog.records import ConnectorRecord, PipelineRecord, PipelineTable, RunRecord, TableRunRecord
 from assets.errors import ConfigurationError, HeadraceError, NotFoundError
 from assets.settings import Settings
-from assets.sync import Deletes, Overlap, RequestedMode, SourceTable, TableSync, VerifyLevel, VerifyResult
+from assets.sync import (
+    Backfill,
+    ColumnChoice,
+    Deletes,
+    DriftPolicy,
+    Overlap,
+    RequestedMode,
+    SourceTable,
+    TableSync,
+    VerifyLevel,
+    VerifyResult,
+    WriteMode,
+)
 from orchestration.reports import (
     ConnectorTest,
     DoctorReport,
@@ -86,6 +100,13 @@ class Headrace:
         cursor: str | None = None,
         key: Sequence[str] | None = None,
         verify: VerifyLevel = "counts",
+        write: WriteMode | None = None,
+        drift: DriftPolicy = "evolve",
+        columns: ColumnChoice | Mapping[str, Any] | None = None,
+        row_filter: str | None = None,
+        fill_added: bool = False,
+        backfill: tuple[str | None, str | None] | None = None,
+        reset: bool = False,
         progress: Progress | None = None,
     ) -> SyncReport:
         """Bring tables to Bronze and Silver and prove them. Starts the one-machine stack if none runs.
@@ -98,6 +119,9 @@ class Headrace:
             wait: False returns as soon as the work is started; needs a running stack.
             cursor, key: columns of the named tables; default: found in the source.
             verify: how much is compared after the load.
+            write, drift, columns, row_filter, fill_added: see `assets.sync.TableOptions` and docs/tables.md.
+            backfill: cursor values ``(from, to)`` to read again, both included, None for open; the watermark stays.
+            reset: start the named tables anew: read in full, swapped in atomically, with a new watermark.
             progress: called about once a second.
 
         Returns:
@@ -111,22 +135,34 @@ class Headrace:
         """
         from orchestration.dataset_run import new_run_group
 
-        if (cursor or key) and not tables:
-            raise ConfigurationError("a cursor or key belongs to named tables.", where=connector)
-        run_group = new_run_group()
-        works = [
-            TableSync(
-                connector=connector,
-                table=table,
-                run_group=run_group,
-                mode=mode or "auto",
-                cursor=cursor,
-                key=tuple(key) if key else None,
-                deletes=deletes or "none",
-                verify=verify,
+        if (cursor or key or columns or row_filter or backfill or reset) and not tables:
+            raise ConfigurationError(
+                "a cursor, a key, columns, a filter, a backfill or a reset belongs to named tables.", where=connector
             )
-            for table in self._selected(connector, tables)
-        ]
+        run_group = new_run_group()
+        given = {
+            "connector": connector,
+            "run_group": run_group,
+            "mode": mode or "auto",
+            "cursor": cursor,
+            "key": tuple(key) if key else None,
+            "deletes": deletes or "none",
+            "verify": verify,
+            "write": write,
+            "drift": drift,
+            "columns": columns,
+            "row_filter": row_filter,
+            "fill_added": fill_added,
+            "backfill": backfill and Backfill(low=backfill[0], high=backfill[1]),
+            "reset": reset,
+        }
+        try:
+            works = [TableSync.model_validate(given | {"table": t}) for t in self._selected(connector, tables)]
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            raise ConfigurationError(
+                f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}.", where=connector
+            ) from None
         return self._run(connector, run_group, works, wait, progress)
 
     def _selected(self, connector: str, tables: Sequence[str] | None) -> list[str]:

@@ -84,6 +84,7 @@ class PipelineRow(Base):
     key: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
     deletes: Mapped[str] = mapped_column(String(16))
     verify: Mapped[str] = mapped_column(String(16))
+    options: Mapped[dict[str, Any]] = mapped_column(JSON, server_default=text("'{}'"))
     schedule_kind: Mapped[str] = mapped_column(String(16))
     schedule_expression: Mapped[str | None] = mapped_column(String(255))
     timezone: Mapped[str] = mapped_column(String(63))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from assets.sync import Deletes, Mode, Model, Overlap, RequestedMode, TableResult, TableSync, VerifyLevel
+from assets.sync import Mode, Model, Overlap, TableOptions, TableResult, TableSync
 
 ConnectorStatus = Literal["pending", "active", "error"]
 ScheduleKind = Literal["cron", "interval", "changes", "manual"]
@@ -29,29 +29,35 @@ class ConnectorRecord(Model):
     updated_at: datetime
 
 
-class PipelineTable(Model):
-    """One table of a pipeline; what is not given follows the pipeline, then the source."""
+class PipelineTable(TableOptions):
+    """One table of a pipeline. An option that is not given (or None) follows the pipeline, then the source.
+
+    Serialised with the options that were given, and no other.
+    """
 
     name: str
-    mode: RequestedMode | None = None
-    cursor: str | None = None
-    key: tuple[str, ...] | None = None
-    deletes: Deletes | None = None
-    verify: VerifyLevel | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_is_not_given(cls, given: Any) -> Any:
+        return {k: v for k, v in given.items() if v is not None} if isinstance(given, dict) else given
+
+    @model_serializer(mode="wrap")
+    def _given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {k: v for k, v in handler(self).items() if k in self.model_fields_set}
+
+    def given_options(self) -> dict[str, Any]:
+        """The options of its own."""
+        return {name: getattr(self, name) for name in self.model_fields_set & TableOptions.model_fields.keys()}
 
 
-class PipelineRecord(Model):
+class PipelineRecord(TableOptions):
     """A pipeline: which tables of a connector are synced, how, and when."""
 
     name: str
     connector: str
     tables: tuple[PipelineTable, ...] = ()
     all_tables: bool = False
-    mode: RequestedMode = "auto"
-    cursor: str | None = None
-    key: tuple[str, ...] | None = None
-    deletes: Deletes = "none"
-    verify: VerifyLevel = "counts"
     schedule_kind: ScheduleKind = "manual"
     schedule_expression: str | None = Field(default=None, description="five cron fields, or 15m, 2h, 1d")
     overlap: Overlap = "skip"
@@ -81,18 +87,15 @@ class PipelineRecord(Model):
     ) -> TableSync:
         """The work of one of its tables, with the table's own options where it has any."""
         own = next((t for t in self.tables if t.name == table), PipelineTable(name=table))
+        options = {name: getattr(self, name) for name in TableOptions.model_fields} | own.given_options()
         return TableSync(
             connector=self.connector,
             table=table,
             run_group=run_group,
-            mode=own.mode or self.mode,
-            cursor=own.cursor or self.cursor,
-            key=own.key or self.key,
-            deletes=own.deletes or self.deletes,
-            verify=own.verify or self.verify,
             pipeline=self.name,
             trigger=trigger,
             dagster_run_id=dagster_run_id,
+            **options,
         )
 
 

@@ -22,9 +22,21 @@ from assets.errors import ConfigurationError, ConflictError, NotFoundError
 from assets.naming import CONNECTOR_NAME
 from assets.settings import Settings
 from assets.sources.interface import Connector
-from assets.sync import CheckResult, Deletes, Overlap, RequestedMode, VerifyLevel
+from assets.sync import (
+    CheckResult,
+    ColumnChoice,
+    Deletes,
+    DriftPolicy,
+    Overlap,
+    RequestedMode,
+    TableOptions,
+    VerifyLevel,
+    WriteMode,
+)
 
 MAX_ERROR = 4_000
+_IN_OPTIONS = TableOptions.model_fields.keys() - {"mode", "cursor", "key", "deletes", "verify"}
+"""Options of a pipeline that share one JSON column, so that a new one needs no migration."""
 
 
 class Catalog(RunHistory):
@@ -189,6 +201,11 @@ class Catalog(RunHistory):
         key: Sequence[str] | None = None,
         deletes: Deletes = "none",
         verify: VerifyLevel = "counts",
+        write: WriteMode | None = None,
+        drift: DriftPolicy = "evolve",
+        columns: ColumnChoice | Mapping[str, Any] | None = None,
+        row_filter: str | None = None,
+        fill_added: bool = False,
         schedule: str = "manual",
         timezone: str = "UTC",
         overlap: Overlap = "skip",
@@ -202,6 +219,7 @@ class Catalog(RunHistory):
             tables: names as ``discover`` prints them, or `PipelineTable` with options of its own.
             all_tables: every table of the connector, those that come later too.
             cursor, key: for each table that names none itself; default: found in the source.
+            write, drift, columns, row_filter, fill_added: see `assets.sync.TableOptions`.
             schedule: ``cron:*/5 * * * *``, ``every:15m``, ``changes:5m`` (looked for every five minutes) or ``manual``.
             timezone: of a cron schedule, such as ``Europe/Berlin``.
             overlap: what happens to a table that another sync holds: ``skip``, ``queue_one``, ``cancel_other``.
@@ -225,6 +243,11 @@ class Catalog(RunHistory):
             key=tuple(key) if key else None,
             deletes=deletes,
             verify=verify,
+            write=write,
+            drift=drift,
+            columns=columns,
+            row_filter=row_filter,
+            fill_added=fill_added,
             schedule_kind=kind,
             schedule_expression=expression,
             timezone=check_timezone(timezone),
@@ -247,10 +270,11 @@ class Catalog(RunHistory):
             if row is None:
                 row = PipelineRow(name=name, created_at=record.created_at)
                 session.add(row)
-            for field in PipelineRecord.model_fields.keys() - {"name", "tables", "key", "created_at"}:
+            for field in PipelineRecord.model_fields.keys() - {"name", "tables", "key", "created_at"} - _IN_OPTIONS:
                 setattr(row, field, getattr(record, field))
             row.key = list(record.key) if record.key else None
-            row.tables = [table.model_dump(mode="json", exclude_none=True) for table in record.tables]
+            row.options = record.model_dump(mode="json", include=_IN_OPTIONS, exclude_defaults=True)
+            row.tables = [table.model_dump(mode="json") for table in record.tables]
             try:
                 session.flush()
             except IntegrityError:
@@ -339,8 +363,9 @@ def _connector_record(row: ConnectorRow) -> ConnectorRecord:
 
 
 def _pipeline_record(row: PipelineRow) -> PipelineRecord:
-    fields = {name: getattr(row, name) for name in PipelineRecord.model_fields if name != "tables"}
-    return PipelineRecord(**fields, tables=tuple(PipelineTable.model_validate(table) for table in row.tables))
+    fields = {n: getattr(row, n) for n in PipelineRecord.model_fields if n != "tables" and n not in _IN_OPTIONS}
+    tables = tuple(PipelineTable.model_validate(table) for table in row.tables)
+    return PipelineRecord(**fields, **row.options, tables=tables)
 
 
 def _pipeline_table(table: str | PipelineTable | Mapping[str, Any], where: str) -> PipelineTable:

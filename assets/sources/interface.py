@@ -83,6 +83,8 @@ class Connector(ABC):
     """A configured source. Constructing one opens no connection; every method closes what it opened."""
 
     type_name: ClassVar[str]
+    supports_cdc: ClassVar[bool] = False
+    """Whether mode ``cdc`` can be asked for; a type without it is refused with a message that says so."""
     Config: ClassVar[type[ConnectorConfig]]
 
     def __init__(self, name: str, config: Any) -> None:

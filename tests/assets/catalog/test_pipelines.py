@@ -9,6 +9,7 @@ import pytest
 from assets.catalog.records import PipelineTable
 from assets.catalog.store import Catalog
 from assets.errors import ConfigurationError, ConflictError, NotFoundError
+from assets.sync import ColumnChoice
 
 
 @pytest.fixture
@@ -37,6 +38,28 @@ def test_a_pipeline_comes_back_as_it_was_written(shop: Catalog) -> None:
     assert (plain.pipeline, plain.trigger, plain.run_group) == ("nightly", "schedule", "run1")
     odd = added.table_sync('public."Odd, name"', "run1")
     assert (odd.mode, odd.key, odd.deletes) == ("full", ("a", "b"), "keys")
+
+
+def test_a_table_follows_its_pipeline_where_it_says_nothing_itself(shop: Catalog) -> None:
+    columns = {"exclude": ["secret"], "hash": ["email"]}
+    tables = ["public.a", {"name": "public.b", "write": "append", "row_filter": "id > 5", "drift": None}]
+    added = shop.add_pipeline("p", "shop", tables, write="scd2", drift="freeze", columns=columns, fill_added=True)
+    assert shop.pipeline("p") == added
+    assert added.tables[1].model_dump(mode="json") == {"name": "public.b", "write": "append", "row_filter": "id > 5"}
+    a, b = (added.table_sync(name, "run1") for name in ("public.a", "public.b"))
+    assert (a.write, a.drift, a.row_filter, a.fill_added) == ("scd2", "freeze", None, True)
+    assert a.columns == ColumnChoice(exclude=("secret",), hash=("email",))
+    assert (b.write, b.drift, b.row_filter, b.columns) == ("append", "freeze", "id > 5", a.columns)
+
+
+def test_contradicting_choices_of_columns_are_refused(shop: Catalog) -> None:
+    for columns in (
+        {"exclude": ["a"], "hash": ["a"]},
+        {"include": ["a"], "mask": ["b"]},
+        {"hash": ["a"], "mask": ["a"]},
+    ):
+        with pytest.raises(ConfigurationError, match="contradicting"):
+            shop.add_pipeline("p", "shop", all_tables=True, columns=columns)
 
 
 @pytest.mark.parametrize(
