@@ -91,7 +91,7 @@ class OpenAIServer:
     def fail(self, failure: Failure, times: int = 1) -> None:
         """Let the next ``times`` requests fail in this way; several calls queue up."""
         with self._lock:
-            self._failures += [failure] * times
+            self._failures.extend(failure for _ in range(times))
 
     def reset(self) -> None:
         """Forget calls, answers and failures that were not used."""
