@@ -71,7 +71,7 @@ class OpenAIServer:
         self.slow_seconds = 0.5
         self.injected_content = json.dumps({"injected": True})
         self.calls: list[Call] = []
-        self._failures: list[Failure] = []
+        self._failures: list[Any] = []
         self._answers: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
         self._number = 0

@@ -1,0 +1,1 @@
+"""What chat sessions and documents say: entities, relations, observations, each with the place it was said."""
