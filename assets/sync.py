@@ -129,6 +129,11 @@ class SourceTable(Model):
     estimated_bytes: int | None = None
     refusal: str | None = Field(default=None, description="why this table cannot be synced, if it cannot")
 
+    @property
+    def by_default(self) -> bool:
+        """Whether "all tables" means this one too: what only shows other tables' rows is read when it is named."""
+        return self.kind not in ("view", "materialized_view", "foreign")
+
 
 class Watermark(Model):
     """How far a table was read. Committed in the Bronze table itself, in the commit that adds the data.

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from temporal_bridge.client import TemporalClient
 
 Progress = Callable[[SyncProgress], None]
-SYNCED_BY_DEFAULT = ("table", "partitioned")
 
 
 class Headrace:
@@ -170,7 +169,7 @@ class Headrace:
         if tables:
             return list(dict.fromkeys(tables))
         found = self.catalog.connector(connector).discover()
-        return [table.name for table in found if table.kind in SYNCED_BY_DEFAULT]
+        return [table.name for table in found if table.by_default]
 
     def _run(
         self,

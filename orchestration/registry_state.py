@@ -65,12 +65,14 @@ def read_registry(settings: Settings) -> RegistryState:
 
     catalog, lakehouse = Catalog.from_settings(settings), open_lakehouse(settings)
     connectors = []
+    stored = catalog.pipelines()
     for record in catalog.connectors():
+        named = {table.name for pipeline in stored if pipeline.connector == record.name for table in pipeline.tables}
         error = None
         found: list[tuple[str, tuple[Column, ...], tuple[str, ...]]] = []
         try:
             for table in catalog.connector(record.name).discover():
-                if table.refusal is None and table.kind in ("table", "partitioned"):
+                if table.refusal is None and (table.by_default or table.name in named):
                     found.append((table.name, table.columns, table.primary_key))
         except HeadraceError as unreachable:
             error = unreachable.text
@@ -82,7 +84,7 @@ def read_registry(settings: Settings) -> RegistryState:
         tables = tuple(_table(lakehouse, record.name, name, parts[name], columns, key) for name, columns, key in found)
         connectors.append(RegisteredConnector(name=record.name, type=record.type, tables=tables, error=error))
     pipelines = []
-    for pipeline in catalog.pipelines():
+    for pipeline in stored:
         known = {t.name for c in connectors if c.name == pipeline.connector for t in c.tables}
         wanted = known if pipeline.all_tables else {t.name for t in pipeline.tables} & known
         pipelines.append(

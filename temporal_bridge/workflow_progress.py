@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 CHILDREN_LOOKED_INTO = 16
 POLLER_ALIVE_SECONDS = 75
 """A poll lasts a minute, and a killed worker stays listed for minutes: only the age of its last poll tells."""
+UNCLAIMED_SECONDS = 3
+"""A task that a polling worker could take is taken at once: after this time its workers are busy, or were killed."""
 _STATUS_WORDS = {"canceled": "cancelled", "timed_out": "timed out", "continued_as_new": "continued as new"}
 
 
@@ -127,6 +129,8 @@ class Patience:
         self._away_since: float | None = None
         self._no_worker_since: float | None = None
         self._deserted = run.task_queue
+        self._unclaimed_since: float | None = None
+        self._unclaimed_told = False
 
     def server_answered(self) -> None:
         if self._away_since is not None:
@@ -163,15 +167,16 @@ class Patience:
             ) from None
 
     def worker_seen(self) -> None:
-        self._no_worker_since = None
+        self._no_worker_since = self._unclaimed_since = None
 
     def worker_missing(self, ages: Mapping[tuple[str, TaskKind], float | None]) -> bool:
         """Judge the ages of the queues' last polls; true when the wait for a worker is over."""
         deserted = [queue for (queue, _), age in ages.items() if age is None or age >= POLLER_ALIVE_SECONDS]
-        if not deserted:
-            self.worker_seen()
-            return False
         now = time.monotonic()
+        if not deserted:
+            self._no_worker_since = None
+            self._unclaimed(sorted({queue for queue, _ in ages}), now)
+            return False
         self._deserted = deserted[0]
         if self._no_worker_since is None:
             self._no_worker_since = now
@@ -180,6 +185,18 @@ class Patience:
                 f"{self._worker_wait_seconds:.0f} s. {self._start_command}"
             )
         return now - self._no_worker_since >= self._worker_wait_seconds
+
+    def _unclaimed(self, queues: Sequence[str], now: float) -> None:
+        """Say once that listed workers take nothing: a killed one stays listed until its last poll is old."""
+        if self._unclaimed_since is None:
+            self._unclaimed_since = now
+        elif now - self._unclaimed_since >= UNCLAIMED_SECONDS - 1 and not self._unclaimed_told:
+            self._unclaimed_told = True
+            commands = " or ".join(f"`{start_command(queue)}`" for queue in queues)
+            self._warn(
+                f"Work waits on the task queue `{'`, `'.join(queues)}` and no worker takes it: they are busy, or were "
+                f"killed a moment ago. Another one is started with: {commands}"
+            )
 
     def no_worker_error(self) -> BridgeError:
         return BridgeError(

@@ -257,6 +257,17 @@ class RunHistory(ABC):
         with self._reading() as session:
             return [(row.id, _table_run_record(row)) for row in session.scalars(query)]
 
+    def failed_deferred_runs(self, since: datetime, *, limit: int = 50) -> list[RunRecord]:
+        """Deferred runs that failed after ``since``, oldest first, with their tables."""
+        query = (
+            select(RunRow)
+            .where(RunRow.deferred, RunRow.status == "failed", RunRow.completed_at > since)
+            .order_by(RunRow.completed_at)
+            .limit(limit)
+        )
+        with self._reading() as session:
+            return [_run_record(session, row) for row in session.scalars(query)]
+
     def latest_table_runs(self, connector: str | None = None) -> list[TableRunRecord]:
         """The latest run of each table that ever ran, however it ended, by connector and table."""
         from sqlalchemy import func

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assets.errors import HeadraceError, SourceUnreachableError
+from assets.errors import HeadraceError, SourceAccessError, SourceUnreachableError
 from assets.interruption import on_interrupt
 from assets.sources.interface import BATCH_ROWS
 from assets.sources.postgres_connection import SESSION, PostgresConfig, connection, parameters, scrubbed
@@ -108,6 +108,9 @@ class FastReader:
                 running -= 1
             elif isinstance(item, BaseException):
                 text = scrubbed(str(item), self._config)
+                if "ERROR: permission denied" in text:  # DuckDB passes on no error codes
+                    remedy = "Run: headrace connectors test, for the missing GRANT."
+                    raise SourceAccessError(text.partition("ERROR: ")[2], where=self._name, remedy=remedy) from None
                 raise SourceUnreachableError(f"reading stopped: {text}", where=self._name) from None
             else:
                 yield item

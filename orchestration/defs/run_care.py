@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import dagster as dg
 
 from assets.settings import Settings
+
+NOTIFIED_AT_ONCE = 50
 
 
 @dg.sensor(minimum_interval_seconds=15, default_status=dg.DefaultSensorStatus.RUNNING)
@@ -18,22 +22,48 @@ def orphaned_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     return dg.SkipReason(f"{len(closed)} orphaned runs closed")
 
 
-@dg.run_failure_sensor(default_status=dg.DefaultSensorStatus.RUNNING)
-def run_failure_notification(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
-    """Tell ``HEADRACE_NOTIFY_URL`` of every run that failed."""
+@dg.sensor(minimum_interval_seconds=15, default_status=dg.DefaultSensorStatus.RUNNING)
+def deferred_failure_notification(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """Tell ``HEADRACE_NOTIFY_URL`` of deferred runs whose tables failed: their Dagster runs had ended well before."""
+    from assets.catalog.store import Catalog
     from orchestration.notification import Failure, notify
-    from orchestration.stack_record import running_stack
 
     settings = Settings()
     if settings.notify_url is None:
         return dg.SkipReason("HEADRACE_NOTIFY_URL is not set")
-    run, stack = context.dagster_run, running_stack(settings)
+    # what failed before the URL was set is history
+    since = datetime.fromisoformat(context.cursor) if context.cursor else datetime.now(UTC)
+    failed = Catalog.from_settings(settings).failed_deferred_runs(since, limit=NOTIFIED_AT_ONCE)
+    for run in failed:
+        text = "\n".join(f"{row.table}: {row.error}" for row in run.table_runs if row.status == "failed")
+        title = f"Headrace: {run.pipeline or run.connector} failed"
+        link = _run_link(settings, run.dagster_run_id) if run.dagster_run_id else None
+        notify(settings.notify_url.get_secret_value(), Failure(title=title, text=text or run.error or "", link=link))
+    told = max((run.completed_at for run in failed if run.completed_at), default=since)
+    return dg.SensorResult(cursor=told.isoformat())
+
+
+def _run_link(settings: Settings, run_id: str) -> str | None:
+    from orchestration.stack_record import running_stack
+
+    stack = running_stack(settings)
     base = settings.dagster_url or (stack.dagster_url if stack else None)
+    return f"{base.rstrip('/')}/runs/{run_id}" if base else None
+
+
+@dg.run_failure_sensor(default_status=dg.DefaultSensorStatus.RUNNING)
+def run_failure_notification(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
+    """Tell ``HEADRACE_NOTIFY_URL`` of every run that failed."""
+    from orchestration.notification import Failure, notify
+
+    settings = Settings()
+    if settings.notify_url is None:
+        return dg.SkipReason("HEADRACE_NOTIFY_URL is not set")
+    run = context.dagster_run
     steps = [event.step_failure_data.error for event in context.get_step_failure_events()]
     told = [error.message.strip() for error in steps if error is not None] or [context.failure_event.message or ""]
-    link = f"{base.rstrip('/')}/runs/{run.run_id}" if base else None
     notify(
         settings.notify_url.get_secret_value(),
-        Failure(title=f"Headrace: {run.job_name} failed", text="\n".join(told), link=link),
+        Failure(title=f"Headrace: {run.job_name} failed", text="\n".join(told), link=_run_link(settings, run.run_id)),
     )
     return None

@@ -15,7 +15,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from assets.catalog.models import now
 from assets.errors import ConfigurationError
+from assets.settings import Settings
 from orchestration import notification
 from orchestration.notification import Failure, NotificationError, notify
 from temporal_bridge.orphaned_runs import PROCESS_TAG, close_orphaned_runs, own_process
@@ -191,3 +193,44 @@ def test_a_failed_dagster_run_is_told_to_the_notification_url(
     assert told["title"] == "Headrace: nightly failed"
     assert "permission denied for table t" in told["text"]
     assert told["link"] == f"http://127.0.0.1:3000/runs/{result.run_id}"
+
+
+def test_a_failed_table_of_a_deferred_run_is_told_once_though_its_dagster_run_succeeded(
+    webhook: tuple[str, type[Webhook]], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from assets.catalog.store import Catalog
+    from assets.sync import TableResult, TableSync
+    from orchestration.defs.run_care import deferred_failure_notification
+
+    url, server = webhook
+    monkeypatch.setenv("HEADRACE_NOTIFY_URL", url)
+    monkeypatch.setenv("HEADRACE_DAGSTER_URL", "http://127.0.0.1:3000")
+    catalog = Catalog.from_settings(settings)
+
+    def look(cursor: str | None) -> str | None:
+        told = deferred_failure_notification(dg.build_sensor_context(cursor=cursor))
+        assert isinstance(told, dg.SensorResult)
+        return told.cursor
+
+    def run(group: str, *failing: str, deferred: bool = True) -> None:
+        tables = ["public.a", "public.b"]
+        catalog.begin_run(group, "shop", "nightly", "schedule", tables, dagster_run_id=group, deferred=deferred)
+        for table in tables:
+            work = TableSync(connector="shop", table=table, run_group=group)
+            status, error = ("failed", "permission denied") if table in failing else ("succeeded", None)
+            catalog.begin_table_run(work, f"sync/shop/{table}")
+            ended = TableResult(connector="shop", table=table, status=status, error=error, completed_at=now())
+            catalog.end_table_run(ended, work)
+
+    cursor = look(None)
+    run("good")
+    run("bad", "public.b")
+    run("watched", "public.b", deferred=False)
+    cursor = look(cursor)
+    look(cursor)
+    (told,) = server.received
+    assert told == {
+        "title": "Headrace: nightly failed",
+        "text": "public.b: permission denied",
+        "link": "http://127.0.0.1:3000/runs/bad",
+    }

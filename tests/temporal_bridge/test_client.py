@@ -116,6 +116,24 @@ def test_a_queue_without_a_worker_is_said_with_the_command_and_the_work_cancelle
     assert command in warnings[0]
 
 
+def test_work_that_a_worker_killed_a_moment_ago_would_have_taken_is_told_at_once(
+    client: TemporalClient, start_worker: Callable[..., WorkerProcess], task_queue: str, id: str
+) -> None:
+    first = start_worker()
+    assert client.wait(greet(client, "Ada", task_queue, id)) == "Hello, Ada!"
+    first.kill()  # Temporal lists it as a poller for minutes
+    warnings: list[str] = []
+
+    def told(text: str) -> None:
+        warnings.append(text)
+        start_worker()
+
+    run = greet(client, "Grace", task_queue, f"{id}-again")
+    assert client.wait(run, warn=told, poll_seconds=0.2) == "Hello, Grace!"
+    assert len(warnings) == 1
+    assert f"headrace worker --task-queue {task_queue}" in warnings[0]
+
+
 def test_a_worker_that_comes_late_just_proceeds(
     client: TemporalClient, start_worker: Callable[..., WorkerProcess], task_queue: str, id: str
 ) -> None:
