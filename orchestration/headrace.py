@@ -38,6 +38,7 @@ from orchestration.reports import (
 )
 
 if TYPE_CHECKING:
+    from assets.catalog.listing import Page
     from assets.catalog.store import Catalog
     from assets.lakehouse.interface import Lakehouse
     from orchestration.runs import Run
@@ -363,6 +364,10 @@ class Connectors:
     def list(self) -> list[ConnectorRecord]:
         return self._catalog.connectors()
 
+    def page(self, **options: Any) -> Page[ConnectorRecord]:
+        """One page of the connectors. Options: `assets.catalog.listing.Listing.connector_page`."""
+        return self._catalog.connector_page(**options)
+
     def show(self, name: str) -> ConnectorRecord:
         """The connector, without its secrets.
 
@@ -432,6 +437,10 @@ class Pipelines:
 
     def list(self, connector: str | None = None) -> list[PipelineRecord]:
         return self._catalog.pipelines(connector)
+
+    def page(self, **options: Any) -> Page[PipelineRecord]:
+        """One page of the pipelines. Options: `assets.catalog.listing.Listing.pipeline_page`."""
+        return self._catalog.pipeline_page(**options)
 
     def show(self, name: str) -> PipelineRecord:
         """One pipeline.

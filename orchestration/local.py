@@ -178,7 +178,7 @@ class LocalStack:
         )
         module = ["--module-name", "orchestration.definitions", "--location-name", "headrace"]
         code = ["code-server", "start", "--host", LOOPBACK, "--port", str(code_port), *module]
-        web = ["-h", LOOPBACK, "-p", str(web_port), "-w", str(workspace)]
+        web = ["--host", LOOPBACK, "--port", str(web_port), "--workspace", str(workspace)]
 
         def child(name: str, log: str, program: str, args: list[str]) -> ChildProcess:
             command = [sys.executable, "-m", program, *args]
@@ -189,7 +189,7 @@ class LocalStack:
                 child("Dagster code location", "dagster-code", "dagster", code), lambda: port_answers(code_port), 120, 1
             ),
             SupervisedServer(
-                child("Dagster webserver", "dagster-webserver", "dagster_webserver", web),
+                child("Webserver", "webserver", "orchestration.web", web),
                 lambda: port_answers(web_port),
                 120,
                 2,

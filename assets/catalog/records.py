@@ -143,6 +143,26 @@ class RunRecord(Model):
     table_runs: tuple[TableRunRecord, ...] = ()
 
 
+class RunSummary(Model):
+    """One run as a list shows it: how many of its tables ended how, instead of the tables."""
+
+    run_group: str
+    connector: str
+    pipeline: str | None = None
+    trigger: str
+    status: RunStatus
+    workflow_id: str | None = None
+    dagster_run_id: str | None = None
+    deferred: bool = False
+    started_at: datetime
+    completed_at: datetime | None = None
+    error: str | None = None
+    table_count: int
+    succeeded: int = 0
+    failed: int = 0
+    rows_read: int = 0
+
+
 __all__ = [
     "TERMINAL",
     "ConnectorRecord",
@@ -151,6 +171,7 @@ __all__ = [
     "PipelineTable",
     "RunRecord",
     "RunStatus",
+    "RunSummary",
     "ScheduleKind",
     "TableRunRecord",
 ]

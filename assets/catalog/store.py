@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from assets.catalog.connector_config import checked_config, connector_type
 from assets.catalog.database import open_database, reading, unreachable
+from assets.catalog.listing import Listing
 from assets.catalog.models import ConnectorRow, PipelineRow, now
 from assets.catalog.records import ConnectorRecord, PipelineRecord, PipelineTable
 from assets.catalog.run_history import RunHistory
@@ -39,7 +40,7 @@ _IN_OPTIONS = TableOptions.model_fields.keys() - {"mode", "cursor", "key", "dele
 """Options of a pipeline that share one JSON column, so that a new one needs no migration."""
 
 
-class Catalog(RunHistory):
+class Catalog(RunHistory, Listing):
     """Connectors, pipelines and runs. Open one with `Catalog.from_settings`."""
 
     def __init__(self, engine: Engine, vault: SecretVault) -> None:
@@ -74,6 +75,12 @@ class Catalog(RunHistory):
                 yield session
         except OperationalError as error:
             raise unreachable(error, self._engine) from None
+
+    def _connector_record(self, row: ConnectorRow) -> ConnectorRecord:
+        return _connector_record(row)
+
+    def _pipeline_record(self, row: PipelineRow) -> PipelineRecord:
+        return _pipeline_record(row)
 
     # connectors
 

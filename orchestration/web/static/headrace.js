@@ -1,0 +1,46 @@
+// What every page needs beside htmx: the theme, the proof that a request came from here, errors said aloud.
+"use strict";
+(() => {
+  const meta = (name) => document.querySelector(`meta[name=${name}]`)?.content ?? "";
+
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest("[data-theme-toggle]")) return;
+    const shown = document.documentElement.dataset.theme
+      || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+    const next = shown === "dark" ? "light" : "dark";
+    document.documentElement.dataset.theme = next;
+    document.cookie = `headrace_theme=${next}; path=${meta("headrace-prefix") || "/"}; max-age=31536000; SameSite=Lax`;
+  });
+
+  document.addEventListener("htmx:configRequest", (event) => {
+    event.detail.headers["X-CSRF-Token"] = meta("csrf-token");
+  });
+
+  const tell = (text) => {
+    const place = document.getElementById("problems");
+    if (!place) return;
+    const article = document.createElement("article");
+    article.className = "problem";
+    article.textContent = text;
+    place.replaceChildren(article);
+  };
+  document.addEventListener("htmx:responseError", (event) => {
+    const { status, responseText } = event.detail.xhr;
+    if (status === 401) {
+      location.reload();
+      return;
+    }
+    let text = `The server answered ${status}.`;
+    try {
+      const problem = JSON.parse(responseText);
+      text = [problem.detail || problem.title, problem.remedy].filter(Boolean).join(" ");
+    } catch {
+      const parsed = new DOMParser().parseFromString(responseText, "text/html");
+      text = parsed.querySelector(".problem")?.textContent.trim() || text;
+    }
+    tell(text);
+  });
+  document.addEventListener("htmx:sendError", () => tell("The server does not answer."));
+  document.addEventListener("htmx:timeout", () => tell("The server took too long to answer."));
+  document.addEventListener("htmx:beforeRequest", () => document.getElementById("problems")?.replaceChildren());
+})();
