@@ -283,9 +283,9 @@ class Headrace:
             pipeline = self.catalog.pipeline(record.pipeline)
             works = [pipeline.table_sync(table, run_group, trigger="rerun") for table in tables]
             return self._run(record.connector, run_group, works, wait, None, pipeline.overlap)
-        works = [
-            TableSync(connector=record.connector, table=table, run_group=run_group, trigger="rerun") for table in tables
-        ]
+        asked = {row.table: row.options for row in record.table_runs}
+        identity = {"connector": record.connector, "run_group": run_group, "trigger": "rerun"}
+        works = [TableSync.model_validate(asked.get(table, {}) | identity | {"table": table}) for table in tables]
         return self._run(record.connector, run_group, works, wait, None)
 
     @contextlib.contextmanager

@@ -96,7 +96,7 @@ class Run:
         return self.refresh()
 
     def rerun(self, from_failure: bool = False, wait: bool = True) -> SyncReport:
-        """Sync the run's tables again, as a new run, with the pipeline's options as they are now.
+        """Sync the run's tables again, as a new run: a pipeline's with its options as they are now, others as then.
 
         Args:
             from_failure: only the tables that failed.

@@ -158,4 +158,5 @@ class TableRunRow(Base):
     workflow_id: Mapped[str | None] = mapped_column(Text)
     started_at: Mapped[datetime]
     completed_at: Mapped[datetime | None]
+    options: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))

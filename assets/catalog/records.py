@@ -123,6 +123,7 @@ class TableRunRecord(Model):
     started_at: datetime
     completed_at: datetime | None = None
     result: TableResult | None = None
+    options: dict[str, Any] = Field(default_factory=dict, description="what was asked for, of `TableSync`")
 
 
 class RunRecord(Model):

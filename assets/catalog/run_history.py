@@ -290,6 +290,9 @@ class RunHistory(ABC):
             return [_table_run_record(row) for row in session.scalars(query)]
 
 
+_IDENTITY = {"connector", "table", "run_group", "pipeline", "trigger", "dagster_run_id"}
+
+
 def _patience(workflow: str | None) -> timedelta:
     return ABANDONED_AFTER if workflow else UNKNOWN_ABANDONED_AFTER
 
@@ -356,6 +359,7 @@ def _new_table_row(work: TableSync, workflow_id: str | None) -> TableRunRow:
         bytes=0,
         workflow_id=workflow_id,
         started_at=now(),
+        options=work.model_dump(mode="json", exclude=_IDENTITY, exclude_defaults=True),
     )
 
 
@@ -416,9 +420,11 @@ def _instant(value: datetime | None) -> datetime:
 
 
 def _table_run_record(row: TableRunRow) -> TableRunRecord:
-    fields = {name: getattr(row, name) for name in TableRunRecord.model_fields if name not in ("table", "result")}
+    fields = {
+        name: getattr(row, name) for name in TableRunRecord.model_fields if name not in ("table", "result", "options")
+    }
     result = TableResult.model_validate(row.result) if row.result else None
-    return TableRunRecord(**fields, table=row.table_name, result=result)
+    return TableRunRecord(**fields, table=row.table_name, result=result, options=row.options or {})
 
 
 def _run_record(session: Session, row: RunRow) -> RunRecord:

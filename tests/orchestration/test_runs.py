@@ -42,7 +42,7 @@ def test_a_read_that_blocks_in_the_driver_is_cancelled_in_seconds_and_leaves_not
 ) -> None:
     hr, database = slow
     with LocalStack(settings).start():
-        hr.sync("shop", ["public.slow"], wait=False)
+        hr.sync("shop", ["public.slow"], mode="full", key=["id"], verify="values", wait=False)
         (run,) = hr.runs(open_only=True)
         wait_until(lambda: sleeping_backends(postgres, database) > 0, 30)
         run.cancel()
@@ -60,4 +60,7 @@ def test_a_read_that_blocks_in_the_driver_is_cancelled_in_seconds_and_leaves_not
             ("public.slow", "succeeded", 20)
         ]
         latest = hr.runs(connector="shop", limit=1)[0].wait(5)
+        (row,) = latest.record.table_runs
+        assert row.options == {"mode": "full", "key": ["id"], "verify": "values"}
+        assert row.result is not None and row.result.key == ("id",)
         assert (latest.status, latest.record.trigger) == ("succeeded", "rerun")
