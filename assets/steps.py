@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from assets.bronze import BronzeRows, commit_bronze
 from assets.errors import MismatchError, UnsupportedTableError, WatermarkError
 from assets.failpoints import failpoint
-from assets.lakehouse.interface import Lakehouse, PartWriter, TableId, TableState, open_lakehouse
+from assets.lakehouse.interface import OP, POSITION, Lakehouse, PartWriter, TableId, TableState, open_lakehouse
 from assets.process_memory import release_unused
 from assets.row_comparison import RowComparison
 from assets.settings import Settings
 from assets.silver import SilverTable
-from assets.sources.interface import BATCH_ROWS, UNFIT_COLUMN, CarefulReadNeeded, Connector, TableRead
+from assets.sources.interface import (
+    BATCH_ROWS,
+    OBJECT_COLUMNS,
+    UNFIT_COLUMN,
+    CarefulReadNeeded,
+    Connector,
+    TableRead,
+)
 from assets.sync import ColumnChoice, CommitInfo, Manifest, Part, SourceTable, TableResult, TableSync, WindowPlan
 
 if TYPE_CHECKING:
@@ -172,15 +179,19 @@ class SyncSteps:
 
         ``progress(rows, bytes)`` is called after every batch and may raise to cancel.
         """
-        with self.catalog.connector(work.connector).open_read(plan) as read:
+        with self._open_read(work, plan) as read:
             rows = BronzeRows(read.schema, plan.tag, read.position)
             try:
                 parts, size = self._stage(work, rows, read.batches(), attempt, progress)
             except CarefulReadNeeded:
                 parts, size = self._stage(work, rows, read.careful_batches(), attempt, progress)
             deleted: tuple[Part, ...] = ()
-            if work.deletes == "keys" and plan.mode == "incremental":
-                deleted = self._stage_deletes(work, plan, read, rows, attempt, progress)
+            if plan.mode == "incremental":
+                known = read.deleted_keys(work.deletes == "keys")
+                if known is not None:
+                    deleted = self._stage_known_deletes(work, known, rows, attempt, progress)
+                elif work.deletes == "keys":
+                    deleted = self._stage_deletes(work, plan, read, rows, attempt, progress)
             watermark = read.watermark
             if watermark:
                 base = plan.tag if plan.mode == "full" or not plan.previous else plan.previous.base_run
@@ -229,6 +240,27 @@ class SyncSteps:
 
     def _writer(self, work: TableSync, attempt: int, stream: str, schema: pa.Schema) -> PartWriter:
         return self.lakehouse.part_writer(work.connector, work.table, work.run_group, attempt, stream, schema)
+
+    def _open_read(self, work: TableSync, plan: WindowPlan) -> AbstractContextManager[TableRead]:
+        """What a table of objects holds already is told by its Bronze table: each row names its object and version."""
+        connector = self.catalog.connector(work.connector)
+        if plan.table.tracks != "objects" or plan.mode == "full":
+            return connector.open_read(plan)
+        bronze = TableId(layer="bronze", connector=work.connector, table=work.table)
+
+        def loaded() -> Iterator[pa.RecordBatch]:
+            with self.lakehouse.scan(bronze, [*OBJECT_COLUMNS, OP, POSITION], live=False) as rows:
+                yield from rows
+
+        return connector.open_objects_read(plan, loaded)
+
+    def _stage_known_deletes(
+        self, work: TableSync, keys: Iterator[pa.RecordBatch], rows: BronzeRows, attempt: int, progress: Progress
+    ) -> tuple[Part, ...]:
+        with self._writer(work, attempt, "deletes", rows.schema) as writer:
+            for batch in self._watched(keys, progress):
+                writer.write(rows.deletes(batch))
+        return writer.parts
 
     def _stage_deletes(
         self, work: TableSync, plan: WindowPlan, read: TableRead, rows: BronzeRows, attempt: int, progress: Progress

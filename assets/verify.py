@@ -33,6 +33,7 @@ def verify_table(
     source = steps.catalog.connector(connector)
     (found,) = source.discover([table])
     key = key if key is not None else steps.key_of(connector, found)
+    found = found.model_copy(update={"primary_key": tuple(key)})  # tables of files are read by the key in use
     result = VerifyResult(connector=connector, table=table, level=level, equal=None)
     silver_id = TableId(layer="silver", connector=connector, table=table)
     if steps.lakehouse.state(silver_id) is None:

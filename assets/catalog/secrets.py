@@ -39,6 +39,10 @@ class SecretVault:
         self._settings = settings
 
     @property
+    def home(self) -> Path:
+        return self._settings.home_path
+
+    @property
     def key_file(self) -> Path:
         return self._settings.home_path / "secret.key"
 

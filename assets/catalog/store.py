@@ -143,7 +143,9 @@ class Catalog(RunHistory, Listing):
             row = _connector_row(session, name)
             type_name, stored = row.type, row.config
         kind = connector_type(type_name, where=name)
-        return kind(name, checked_config(kind, self._vault.resolve(stored, name), name))
+        built = kind(name, checked_config(kind, self._vault.resolve(stored, name), name))
+        built.home = self._vault.home
+        return built
 
     def trial_connector(self, type: str, config: Mapping[str, Any], name: str = "trial") -> Connector:
         """A connector of a config that is not stored, references resolved, for a test.

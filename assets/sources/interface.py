@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 BATCH_ROWS = 65_536
 UNFIT_COLUMN = "_headrace_unfit"
 """Nullable text column: JSON object of the row's values that fit no column type, exact text by column name."""
+
+OBJECT_COLUMNS = ("_file", "_file_version")
+"""Columns that name a row's object and its version, in tables with ``tracks="objects"``."""
 
 
 class ConnectorConfig(BaseModel):
@@ -64,6 +68,13 @@ class TableRead(ABC):
     def keys(self) -> Iterator[pa.RecordBatch]:
         """Yield the key columns of ALL live rows in the same snapshot (for deletes)."""
 
+    def deleted_keys(self, asked: bool) -> Iterator[pa.RecordBatch] | None:
+        """Keys that left the source, where this read knows them by itself; None: all keys are compared if ``asked``.
+
+        Called once, after ``batches`` is exhausted, in incremental mode only.
+        """
+        return None
+
     @abstractmethod
     def source_rows(self) -> int | None:
         """Count ALL live rows in the same snapshot; None where the source cannot tell without reading them."""
@@ -86,6 +97,9 @@ class Connector(ABC):
     supports_cdc: ClassVar[bool] = False
     """Whether mode ``cdc`` can be asked for; a type without it is refused with a message that says so."""
     Config: ClassVar[type[ConnectorConfig]]
+
+    home: Path | None = None
+    """Folder of the installation, for caches and scratch files; None for a connector that is not stored."""
 
     def __init__(self, name: str, config: Any) -> None:
         self.name = name
@@ -120,6 +134,16 @@ class Connector(ABC):
         ``plan.previous``, each once, and none that ``plan.previous`` covers.
         """
 
+    def open_objects_read(
+        self, plan: WindowPlan, loaded: Callable[[], Iterator[pa.RecordBatch]]
+    ) -> AbstractContextManager[TableRead]:
+        """`open_read` of a table with ``tracks="objects"`` in incremental mode.
+
+        Args:
+            loaded: streams ``OBJECT_COLUMNS``, operation and position of every row of the Bronze table.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def open_verify(
         self, table: SourceTable, columns: Sequence[str] | None = None
@@ -136,6 +160,7 @@ class Connector(ABC):
 
 CONNECTOR_TYPES = {
     "postgres": "assets.sources.postgres:PostgresConnector",
+    "s3": "assets.sources.s3:S3Connector",
 }
 """Where each connector type is, ``module:class``."""
 

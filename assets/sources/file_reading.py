@@ -1,0 +1,179 @@
+"""One file of any format: what it holds (`object_facts`), and its rows under the plan's columns (`object_batches`)."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from assets.errors import HeadraceError, SourceAccessError
+from assets.sources.file_tables import Compression, FileTable, Format
+from assets.sources.file_values import contract_column, contract_of
+from assets.sources.interface import BATCH_ROWS, UNFIT_COLUMN
+from assets.sources.object_store import ObjectStore, StoredObject, opened, unreadable
+from assets.sources.text_files import (
+    chunked,
+    csv_batches,
+    csv_columns,
+    csv_facts,
+    json_columns,
+    json_facts,
+    json_lines,
+    json_rows,
+    typed_batch,
+)
+from assets.text_columns import ColumnFacts
+from assets.types import arrow_type
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from assets.sync import Column
+
+MAX_WORKBOOK_BYTES = 256 << 20
+FILE, ROW, VERSION = "_file", "_row", "_file_version"
+
+
+@dataclass
+class ObjectFacts:
+    """Rows and columns of one file. A column has a contract type (Parquet) or what its texts have shown."""
+
+    rows: int = 0
+    columns: dict[str, str | ColumnFacts] = field(default_factory=dict)
+
+    def dump(self) -> str:
+        columns = {n: f if isinstance(f, str) else f.dump() for n, f in self.columns.items()}
+        return json.dumps({"rows": self.rows, "columns": columns})
+
+    @classmethod
+    def load(cls, text: str) -> ObjectFacts:
+        stored = json.loads(text)
+        columns = {n: f if isinstance(f, str) else ColumnFacts.load(f) for n, f in stored["columns"].items()}
+        return cls(stored["rows"], columns)
+
+
+class TableFile:
+    """One object as a file of a table."""
+
+    def __init__(
+        self, store: ObjectStore, found: StoredObject, table: FileTable, kind: Format, compression: Compression
+    ) -> None:
+        self.store, self.found, self.table = store, found, table
+        self.kind: Format = kind
+        self.compression: Compression = compression
+        self.where = f"{store.where}/{found.key}"
+
+    def _open(self) -> Any:
+        return opened(self.store, self.found, self.compression)
+
+    def facts(self) -> ObjectFacts:
+        """Parquet and its like: from the footer. Text: from all values."""
+        if self.kind == "parquet":
+            with self._parquet() as file:
+                schema = file.schema_arrow
+                self._require_unique(schema.names)
+                return ObjectFacts(file.metadata.num_rows, {f.name: contract_of(f.type) for f in schema})
+        if self.kind in ("csv", "tsv"):
+            return ObjectFacts(*csv_facts(self._csv()))  # type: ignore[arg-type]
+        return ObjectFacts(*json_facts(self._rows()))  # type: ignore[arg-type]
+
+    def batches(self, columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:
+        """All rows: file, row number and version, the given data columns, the misfits' column."""
+        import pyarrow as pa
+
+        data = [c for c in columns if c.name not in (FILE, ROW, VERSION)]
+        schema = pa.schema([*((c.name, arrow_type(c.arrow_type)) for c in columns), (UNFIT_COLUMN, pa.string())])
+        row = 0
+        for count, arrays, misfits in self._pieces(data):
+            made = {
+                FILE: lambda n: pa.repeat(pa.scalar(self.found.key), n),
+                VERSION: lambda n: pa.repeat(pa.scalar(self.found.version), n),
+                ROW: lambda n: pa.arange(row, row + n),  # noqa: B023
+            }
+            typed = iter(arrays)
+            placed = [made[c.name](count) if c.name in made else next(typed) for c in columns]
+            texts = [json.dumps(m, ensure_ascii=False) if m else None for m in misfits] if misfits else None
+            placed.append(pa.array(texts, pa.string()) if texts else pa.nulls(count, pa.string()))
+            yield pa.RecordBatch.from_arrays(placed, schema=schema)
+            row += count
+
+    def _pieces(self, columns: Sequence[Column]) -> Iterator[tuple[int, list[pa.Array], list[dict[str, str]] | None]]:
+        if self.kind == "parquet":
+            yield from self._parquet_pieces(columns)
+        elif self.kind in ("csv", "tsv"):
+            for batch in self._csv():
+                yield batch.num_rows, *csv_columns(batch, columns)
+        else:
+            for chunk in chunked(self._rows()):
+                yield len(chunk), *json_columns(chunk, columns)
+
+    # formats
+
+    def _csv(self) -> Iterator[pa.RecordBatch]:
+        return csv_batches(self._open, self.table.csv, self.kind == "tsv", self.where)
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        if self.kind == "jsonl":
+            return json_lines(self._open, self.where)
+        if self.kind == "json":
+            return json_rows(self._open, self.where)
+        from assets.sources.excel_files import sheet_rows
+
+        return sheet_rows(self._content(MAX_WORKBOOK_BYTES), self.table.sheet, self.where)
+
+    def _content(self, limit: int) -> io.BytesIO:
+        if self.found.size > limit:
+            raise SourceAccessError(f"the file is larger than {limit >> 20} MiB", where=self.where)
+        return io.BytesIO(self.store.read(self.found, 0, self.found.size))
+
+    def _parquet(self, source: Any = None) -> Any:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            return pq.ParquetFile(source or self._source(), coerce_int96_timestamp_unit="us", pre_buffer=True)
+        except (pa.ArrowException, OSError) as error:
+            raise unreadable(error, self.where, "Parquet file") from None
+
+    def _source(self) -> Any:
+        import pyarrow as pa
+
+        from assets.sources.object_store import WHOLE_BYTES, ObjectStream
+
+        if self.compression != "none":
+            with self._open() as stream:
+                content = stream.read(MAX_WORKBOOK_BYTES + 1)
+            if len(content) > MAX_WORKBOOK_BYTES:
+                raise SourceAccessError("a compressed Parquet file is larger than 256 MiB", where=self.where)
+            return pa.BufferReader(content)
+        if self.found.size <= WHOLE_BYTES:
+            return pa.BufferReader(self.store.read(self.found, 0, self.found.size))
+        return pa.PythonFile(ObjectStream(self.store, self.found), mode="r")
+
+    def _require_unique(self, names: list[str]) -> None:
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise SourceAccessError(f"several columns are named {', '.join(twice)}", where=self.where)
+
+    def _parquet_pieces(
+        self, columns: Sequence[Column]
+    ) -> Iterator[tuple[int, list[pa.Array], list[dict[str, str]] | None]]:
+        import pyarrow as pa
+
+        with self._parquet() as file:
+            names = {name: i for i, name in enumerate(file.schema_arrow.names)}
+            self._require_unique(list(file.schema_arrow.names))
+            try:
+                for batch in file.iter_batches(batch_size=BATCH_ROWS):
+
+                    def column(wanted: Column, kind: pa.DataType) -> tuple[pa.Array, dict[int, str]] | None:
+                        at = names.get(wanted.name)
+                        return None if at is None else contract_column(batch.column(at), wanted.arrow_type)  # noqa: B023
+
+                    yield batch.num_rows, *typed_batch(columns, batch.num_rows, column)
+            except HeadraceError:
+                raise
+            except (pa.ArrowException, OSError) as error:
+                raise unreadable(error, self.where, "Parquet file") from None

@@ -1,0 +1,175 @@
+"""Tables made of files in an object store: what the connector types ``s3``, ``gcs`` and ``upload`` share.
+
+A row's key is its file and its number in it, unless the table names a key. What was loaded is told by the Bronze table
+itself: each row names its file and the file's version, so what is new, overwritten or gone is exact for any number of
+files and is committed with the data. The watermark holds a digest of the listing, which makes "nothing changed" cheap.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from assets.errors import ConfigurationError, NotFoundError, SourceAccessError
+from assets.sources.file_facts import FactsCache, UnifiedColumns
+from assets.sources.file_reading import FILE, ROW, VERSION, TableFile
+from assets.sources.file_tables import SCHEMA, FileTable, FileTablesConfig, file_kind, hidden, tables_of
+from assets.sources.interface import Connector, TableRead
+from assets.sources.object_store import ObjectStore, StoredObject, run_checks
+from assets.sync import CheckResult, Column, SourceTable, WindowPlan
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+KEY = (FILE, ROW)
+SAMPLED_FILES = 5
+METADATA = (
+    Column(name=FILE, source_type="file name", arrow_type="string", nullable=False),
+    Column(name=ROW, source_type="row number", arrow_type="int64", nullable=False),
+    Column(name=VERSION, source_type="file version", arrow_type="string", nullable=False),
+)
+
+
+def digest_of(files: Sequence[StoredObject]) -> str:
+    """Differs when an object was added, overwritten or removed."""
+    digest = hashlib.sha256()
+    for found in sorted(files, key=lambda item: item.key):
+        digest.update(f"{len(found.key)}:{found.key}\0{found.version}\n".encode())
+    return digest.hexdigest()
+
+
+class ObjectFilesConnector(Connector):
+    """Base of the connector types over an object store."""
+
+    Config: ClassVar[type[FileTablesConfig]]
+    config: FileTablesConfig
+    check_names: ClassVar[tuple[str, ...]] = ("network", "login", "bucket", "list", "read")
+
+    @abstractmethod
+    def store(self) -> ObjectStore:
+        """Open the store; raises ConfigurationError, SourceAccessError."""
+
+    def check(self) -> list[CheckResult]:
+        return run_checks(self.store, self.check_names)
+
+    # which files there are
+
+    def _below_prefix(self, key: str) -> str:
+        return key[len(self.config.prefix) :].lstrip("/")
+
+    def _grouped(self, store: ObjectStore) -> tuple[dict[str, FileTable], dict[str, list[TableFile]]]:
+        listed = {found.key: found for found in store.objects(self.config.prefix)}
+        paths = {key: self._below_prefix(key) for key in listed}
+        tables = tables_of(self.config, paths.values())
+        files: dict[str, list[TableFile]] = {name: [] for name in tables}
+        configured = bool(self.config.tables)
+        for key in sorted(listed):
+            path = paths[key]
+            if path.endswith("/") or not path or (not configured and hidden(path)):
+                continue
+            for name, table in tables.items():
+                if not table.matches(path):
+                    continue
+                kind, compression = file_kind(path, table)
+                if kind is not None:
+                    files[name].append(TableFile(store, listed[key], table, kind, compression))
+        return tables, files
+
+    def files_of(self, store: ObjectStore, name: str) -> tuple[FileTable, list[TableFile]]:
+        """A table and its files as they are now, by key.
+
+        Raises:
+            NotFoundError: there is no such table.
+        """
+        tables, files = self._grouped(store)
+        short = name.removeprefix(f"{SCHEMA}.")
+        if name != f"{SCHEMA}.{short}" or short not in tables:
+            raise NotFoundError(
+                "there is no such table.",
+                where=f"{self.name}/{name}",
+                remedy=f"Run: headrace connectors discover {self.name}",
+            )
+        return tables[short], files[short]
+
+    @property
+    def cache(self) -> FactsCache:
+        return FactsCache(self.home / "cache" if self.home else None, self.name)
+
+    def discover(self, tables: Sequence[str] | None = None) -> list[SourceTable]:
+        """Without names, a few files of a table are looked at; a named table's columns are those of all its files."""
+        store = self.store()
+        if tables is not None:
+            return [self._described(*self.files_of(store, name)) for name in tables]
+        known, files = self._grouped(store)
+        return [self._described(known[name], files[name], sample=True) for name in sorted(known)]
+
+    def _described(self, table: FileTable, files: list[TableFile], sample: bool = False) -> SourceTable:
+        size = sum(file.found.size for file in files)
+        looked_at = [f for f in files if f.kind == "parquet"][-SAMPLED_FILES:] if sample else files
+        unified = UnifiedColumns(table.columns)
+        try:
+            for _, facts in self.cache.of(looked_at):
+                unified.add(facts)
+        except SourceAccessError:
+            if not sample:
+                raise
+        columns = unified.columns()
+        seen = sum(file.found.size for file in looked_at)
+        reserved = [c.name for c in columns if c.name.lower() in (FILE, ROW, VERSION)]
+        return SourceTable(
+            name=f"{SCHEMA}.{table.name}",
+            schema_name=SCHEMA,
+            table_name=table.name,
+            kind="files",
+            tracks="objects",
+            columns=(*METADATA, *columns),
+            primary_key=tuple(table.key) or KEY,
+            estimated_rows=round(unified.rows * size / seen) if seen else (None if files else 0),
+            estimated_bytes=size,
+            refusal=f"columns are named as Headrace's own: {', '.join(reserved)}" if reserved else None,
+        )
+
+    def probe(self, tables: Sequence[str]) -> str:
+        store = self.store()
+        _, files = self._grouped(store)
+        facts = []
+        for name in sorted(tables):
+            found = files.get(name.removeprefix(f"{SCHEMA}."), [])
+            facts.append((name, digest_of([file.found for file in found])))
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+    # reading
+
+    def open_read(self, plan: WindowPlan) -> AbstractContextManager[TableRead]:
+        return self._opened(plan, None)
+
+    def open_objects_read(
+        self, plan: WindowPlan, loaded: Callable[[], Iterator[pa.RecordBatch]]
+    ) -> AbstractContextManager[TableRead]:
+        return self._opened(plan, loaded)
+
+    @contextmanager
+    def _opened(self, plan: WindowPlan, loaded: Callable[[], Iterator[pa.RecordBatch]] | None) -> Iterator[TableRead]:
+        from assets.sources.object_read import ObjectRead
+
+        store = self.store()
+        table, files = self.files_of(store, plan.table.name)
+        yield ObjectRead(self, plan, table, files, loaded)
+
+    @contextmanager
+    def open_verify(self, table: SourceTable, columns: Sequence[str] | None = None) -> Iterator[TableRead]:
+        from assets.sources.object_read import VerifyRead
+
+        store = self.store()
+        known, files = self.files_of(store, table.name)
+        yield VerifyRead(self, table, known, files, columns)
+
+    def source(self, tables: Sequence[str] | None = None, **options: Any) -> Any:
+        from assets.sources.arrow_dlt import arrow_source
+
+        if options:
+            raise ConfigurationError(f"no such options: {', '.join(sorted(options))}.", where=self.name)
+        return arrow_source(self, tables)

@@ -1,0 +1,386 @@
+"""One listing of a file table being read: all files, or those that are new or overwritten since the last load."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from assets.errors import SourceUnreachableError, WatermarkError
+from assets.lakehouse.interface import OP, POSITION
+from assets.sources.file_reading import FILE, ROW, VERSION, TableFile
+from assets.sources.file_tables import FileTable
+from assets.sources.interface import BATCH_ROWS, UNFIT_COLUMN, TableRead
+from assets.sources.newest_rows import NewestRows
+from assets.sources.object_files import KEY, ObjectFilesConnector, digest_of
+from assets.sources.object_store import WHOLE_BYTES, ObjectChangedError
+from assets.sync import Column, SourceTable, Watermark, WindowPlan
+from assets.types import arrow_type
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+READ_AHEAD = 3
+"""Files that are fetched and decoded while another is staged."""
+CHANGES = 3
+"""How often one file may be overwritten while it is read."""
+
+
+@dataclass
+class LoadedFiles:
+    """What a Bronze table holds: of each file the version loaded last, its rows, and whether it was deleted."""
+
+    version: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of_bronze(cls, batches: Iterator[pa.RecordBatch]) -> LoadedFiles:
+        """From the columns file, version, operation and position. Memory follows the number of files."""
+        import pyarrow as pa
+
+        counts: dict[tuple[str, str, int], int] = {}
+        deleted: dict[str, int] = {}
+        for batch in batches:
+            grouped = (
+                pa.Table.from_batches([batch]).group_by([FILE, VERSION, OP, POSITION]).aggregate([([], "count_all")])
+            )
+            for row in grouped.to_pylist():
+                file, position = row[FILE], row[POSITION]
+                if file is None:
+                    continue  # a delete under the user's own key
+                if row[OP] == "d":
+                    deleted[file] = max(deleted.get(file, 0), position)
+                else:
+                    loaded = (file, row[VERSION], position)
+                    counts[loaded] = counts.get(loaded, 0) + row["count_all"]
+        found = cls()
+        newest: dict[str, int] = {}
+        for (file, version, position), count in counts.items():
+            if position >= newest.get(file, -1):
+                newest[file] = position
+                found.version[file], found.rows[file] = version, count
+        found.gone = {file for file, position in deleted.items() if position > newest.get(file, -1)}
+        return found
+
+    def live(self) -> set[str]:
+        return self.version.keys() - self.gone
+
+
+class FileRows(TableRead):
+    """Rows of files under a plan's columns, the next files fetched while one is consumed."""
+
+    def __init__(self, connector: ObjectFilesConnector, columns: Sequence[Column], key: Sequence[str]) -> None:
+        import pyarrow as pa
+
+        self._connector = connector
+        self._columns = tuple(columns)
+        self._key = tuple(key)
+        fields = [(c.name, arrow_type(c.arrow_type)) for c in columns]
+        self.schema = pa.schema([*fields, (UNFIT_COLUMN, pa.string())])
+        self.reader = "files"
+        self.low = self.high = None
+        self.watermark = None
+        self.position = time.time_ns() // 1000
+        self._unfit = 0
+        self._swapped: dict[str, TableFile | None] = {}
+
+    @property
+    def own_key(self) -> bool:
+        return set(self._key) != set(KEY)
+
+    @property
+    def unfit_values(self) -> int:
+        return self._unfit
+
+    def rows_of(self, files: Sequence[TableFile], columns: Sequence[Column] | None = None) -> Iterator[pa.RecordBatch]:
+        """All rows of the files in the given order."""
+        wanted = self._columns if columns is None else columns
+        waiting: deque[tuple[TableFile, Future[list[Any]] | None]] = deque()
+        ahead = iter(files)
+        with ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="files") as pool:
+            try:
+                while True:
+                    while len(waiting) <= READ_AHEAD and (file := next(ahead, None)) is not None:
+                        small = file.found.size <= WHOLE_BYTES
+                        waiting.append((file, pool.submit(self._whole, file, wanted) if small else None))
+                    if not waiting:
+                        return
+                    file, future = waiting.popleft()
+                    batches = future.result() if future else self._streamed(file, wanted)
+                    for batch in batches:
+                        misfits = batch.column(batch.num_columns - 1)
+                        if misfits.null_count < len(misfits):
+                            self._unfit += _count(misfits)
+                        yield batch
+            finally:
+                for _, future in waiting:
+                    if future:
+                        future.cancel()
+
+    def _whole(self, file: TableFile, columns: Sequence[Column]) -> list[pa.RecordBatch]:
+        for _ in range(CHANGES):
+            try:
+                return list(file.batches(columns))
+            except ObjectChangedError:
+                newer = self._now(file)
+                if newer is None:
+                    return []
+                file = newer
+        raise self._restless(file)
+
+    def _streamed(self, file: TableFile, columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:
+        for _ in range(CHANGES):
+            yielded = False
+            try:
+                for batch in file.batches(columns):
+                    yielded = True
+                    yield batch
+                return
+            except ObjectChangedError:
+                newer = None if yielded else self._now(file)
+                if yielded:
+                    raise self._restless(file) from None
+                if newer is None:
+                    return
+                file = newer
+        raise self._restless(file)
+
+    def _now(self, file: TableFile) -> TableFile | None:
+        """The file's present version; None where it is gone, or has columns that the plan does not know."""
+        found = file.store.stat(file.found.key)
+        newer = TableFile(file.store, found, file.table, file.kind, file.compression) if found else None
+        if newer is not None:
+            try:
+                names = {column.name for column in self._columns}
+                if not newer.facts().columns.keys() <= names:
+                    newer = None
+            except ObjectChangedError:
+                raise self._restless(file) from None
+        self._swapped[file.found.key] = newer
+        return newer
+
+    @staticmethod
+    def _restless(file: TableFile) -> SourceUnreachableError:
+        return SourceUnreachableError("the file was overwritten while it was read", where=file.where)
+
+    def newest(self, files: Sequence[TableFile], columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:
+        """The rows of which no later one with the same key exists, files ordered by age."""
+        ordered = sorted(files, key=_age)
+        by_name = {column.name: column for column in self._columns}
+        keys = [by_name[name] for name in self._key]
+        folder = self._connector.home
+        with NewestRows([c.name for c in keys], folder / "scratch" if folder else None) as newest:
+            for batch in self.rows_of(ordered, keys):
+                newest.add(batch)
+            yield from newest.filtered(self.rows_of(ordered, columns))
+
+
+def _age(file: TableFile) -> tuple[float, str]:
+    return file.found.modified, file.found.key
+
+
+def _count(misfits: pa.Array) -> int:
+    import json
+
+    return sum(len(json.loads(text)) for text in misfits.to_pylist() if text)
+
+
+class ObjectRead(FileRows):
+    """The window of one sync."""
+
+    def __init__(
+        self,
+        connector: ObjectFilesConnector,
+        plan: WindowPlan,
+        table: FileTable,
+        files: list[TableFile],
+        loaded: Callable[[], Iterator[pa.RecordBatch]] | None,
+    ) -> None:
+        super().__init__(connector, plan.table.columns, plan.key)
+        self._plan, self._listed = plan, files
+        self._previous = plan.previous if plan.mode == "incremental" else None
+        self._read: list[TableFile] = []
+        self._facts_rows: dict[str, int] = {}
+        self._loaded = LoadedFiles()
+        self._whole_table = plan.mode == "full"
+        self._unchanged = self._pending = False
+        self._rows = 0
+        if self._previous:
+            self._continue(self._previous, loaded)
+        else:
+            self._read = self._fitting(files)
+        kinds = sorted({file.kind for file in self._read})
+        self.reader = f"{len(self._read)} of {len(files)} files" + (f" ({', '.join(kinds)})" if kinds else "")
+
+    def _continue(self, previous: Watermark, loaded: Callable[[], Iterator[pa.RecordBatch]] | None) -> None:
+        state = previous.position
+        if state.get("key") != sorted(self._key) or loaded is None:
+            raise WatermarkError(
+                "the key of the table changed" if loaded else "what was loaded is not known",
+                where=f"{self._connector.name}/{self._plan.table.name}",
+                remedy=f"Run: headrace sync {self._connector.name} {self._plan.table.name} --mode full",
+            )
+        self.position = max(self.position, int(state["listed"]) + 1)
+        if state.get("digest") == digest_of([file.found for file in self._listed]):
+            self._unchanged = True
+            return
+        self._loaded = LoadedFiles.of_bronze(loaded())
+        new = [f for f in self._listed if f.found.key in self._loaded.gone or not self._holds(f)]
+        fitting = self._fitting(new)
+        if not self.own_key:
+            self._read = fitting
+            return
+        newest = tuple(state["newest"] or (0.0, ""))
+        current = {file.found.key for file in self._listed}
+        replaced = any(file.found.key in self._loaded.version for file in new)
+        in_order = all(_age(file) > newest for file in new)
+        if in_order and not replaced and self._loaded.live() <= current:
+            self._read = fitting
+        else:  # a row of an older file may show again, so all files are compared anew
+            self._read = self._fitting(self._listed)
+            self._whole_table = True
+
+    def _holds(self, file: TableFile) -> bool:
+        return self._loaded.version.get(file.found.key) == file.found.version
+
+    def _fitting(self, files: list[TableFile]) -> list[TableFile]:
+        """Files whose columns the plan knows; one that came with others since is left for the next run."""
+        names = {column.name for column in self._columns}
+        kept = []
+        for file, facts in self._connector.cache.of(files):
+            if facts.columns.keys() <= names:
+                kept.append(file)
+                self._facts_rows[file.found.key] = facts.rows
+            else:
+                self._pending = True
+        return kept
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        rows = self.newest(self._read, self._columns) if self.own_key else self.rows_of(self._read)
+        for batch in rows:
+            self._rows += batch.num_rows
+            yield batch
+
+    def _settled(self) -> dict[str, TableFile | None]:
+        """The files as they were read: one overwritten meanwhile in its newer version, a gone one None."""
+        return {file.found.key: self._swapped.get(file.found.key, file) for file in self._read}
+
+    def _rows_now(self) -> dict[str, int]:
+        rows = dict(self._facts_rows)
+        for key, file in self._swapped.items():
+            rows[key] = file.facts().rows if file else 0
+        return rows
+
+    def deleted_keys(self, asked: bool) -> Iterator[pa.RecordBatch] | None:
+        """Rows that an overwritten file has no more; if ``asked``, those of deleted files too."""
+        if self.own_key:
+            return None
+        if self._unchanged or self._previous is None:
+            return iter(())
+        rows = self._rows_now()
+        now = self._settled()
+        surplus = [
+            (key, rows[key], self._loaded.rows[key])
+            for key, file in now.items()
+            if file and key in self._loaded.live() and rows[key] < self._loaded.rows[key]
+        ]
+        missing = sorted(self._missing(now))
+        if missing and not asked:
+            self._pending = True
+        if asked:
+            surplus += [(key, 0, self._loaded.rows[key]) for key in missing]
+        return self._key_batches(surplus)
+
+    def _missing(self, now: dict[str, TableFile | None]) -> set[str]:
+        present = {file.found.key for file in self._listed} - {key for key, file in now.items() if file is None}
+        return self._loaded.live() - present
+
+    def _key_batches(self, spans: list[tuple[str, int, int]]) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        for key, first, past in spans:
+            for start in range(first, past, BATCH_ROWS):
+                numbers = pa.arange(start, min(past, start + BATCH_ROWS))
+                columns = {FILE: pa.repeat(pa.scalar(key), len(numbers)), ROW: numbers}
+                yield pa.RecordBatch.from_arrays([columns[name] for name in self._key], names=list(self._key))
+
+    def keys(self) -> Iterator[pa.RecordBatch]:
+        by_name = {column.name: column for column in self._columns}
+        for batch in self.rows_of(self._listed, [by_name[name] for name in self._key]):
+            yield batch.select(list(self._key))
+
+    def source_rows(self) -> int | None:
+        if self.own_key:
+            return self._rows if self._whole_table else None
+        if self._unchanged and self._previous:
+            return self._previous.position.get("rows")
+        return self._live_rows()
+
+    def _live_rows(self) -> int:
+        rows = self._rows_now()
+        now = self._settled()
+        left = self._loaded.live() - now.keys() - self._missing(now)
+        return sum(rows[key] for key, file in now.items() if file) + sum(self._loaded.rows[key] for key in left)
+
+    @property
+    def watermark(self) -> Watermark | None:  # type: ignore[override]
+        """The previous one where nothing changed."""
+        if self._unchanged:
+            return self._previous
+        now = self._settled()
+        listed = [now.get(file.found.key, file) for file in self._listed]
+        present = [file for file in listed if file]
+        newest = max((_age(file) for file in present), default=None)
+        return Watermark(
+            position={
+                "digest": "" if self._pending or None in listed else digest_of([file.found for file in present]),
+                "files": len(present),
+                "rows": None if self.own_key else self._live_rows(),
+                "listed": self.position,
+                "newest": newest,
+                "key": sorted(self._key),
+            }
+        )
+
+    @watermark.setter
+    def watermark(self, value: None) -> None: ...
+
+
+class VerifyRead(FileRows):
+    """All rows as they are now."""
+
+    def __init__(
+        self,
+        connector: ObjectFilesConnector,
+        described: SourceTable,
+        table: FileTable,
+        files: list[TableFile],
+        columns: Sequence[str] | None,
+    ) -> None:
+        wanted = described.columns if columns is None else [c for c in described.columns if c.name in columns]
+        super().__init__(connector, wanted, described.primary_key)
+        self._files, self._described = files, described
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        if not self.own_key:
+            yield from self.rows_of(self._files)
+            return
+        wanted, self._columns = self._columns, self._described.columns
+        yield from self.newest(self._files, wanted)
+
+    def keys(self) -> Iterator[pa.RecordBatch]:
+        for batch in self.batches():
+            yield batch.select(list(self._key))
+
+    def source_rows(self) -> int:
+        if not self.own_key:
+            return sum(facts.rows for _, facts in self._connector.cache.of(self._files))
+        self._columns = self._described.columns
+        return sum(batch.num_rows for batch in self.newest(self._files, self._key_columns()))
+
+    def _key_columns(self) -> list[Column]:
+        return [column for column in self._described.columns if column.name in self._key]

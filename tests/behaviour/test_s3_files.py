@@ -1,0 +1,131 @@
+"""Objects of a bucket as tables: each version of an object is in Bronze and Silver once, in whatever order it comes."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.behaviour.source_installation import SourceInstallation
+from tests.servers.s3_server import S3Server
+
+
+class Bucket:
+    def __init__(self, server: S3Server, home: Path) -> None:
+        self.server, self.name, self.client = server, server.create_bucket(), server.client()
+        self.installation = SourceInstallation(home, "s3", self.config())
+
+    def config(self, **more: Any) -> dict[str, Any]:
+        return {
+            "bucket": self.name,
+            "endpoint_url": self.server.endpoint_url,
+            "access_key_id": self.server.access_key_id,
+            "secret_access_key": self.server.secret_access_key,
+        } | more
+
+    def put(self, key: str, body: str | bytes | pa.Table) -> None:
+        if isinstance(body, pa.Table):
+            sink = io.BytesIO()
+            pq.write_table(body, sink)
+            body = sink.getvalue()
+        self.client.put_object(Bucket=self.name, Key=key, Body=body.encode() if isinstance(body, str) else body)
+
+    def delete(self, key: str) -> None:
+        self.client.delete_object(Bucket=self.name, Key=key)
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    monkeypatch.setenv("HEADRACE_URL_ALLOW", "127.0.0.1")
+    return Bucket(s3_server, tmp_path / "home")
+
+
+def test_new_overwritten_late_and_deleted_objects_are_each_applied_once(bucket: Bucket) -> None:
+    lake = bucket.installation
+    bucket.put("orders/b.parquet", pa.table({"id": [1, 2, 3], "v": ["a", "b", "c"]}))
+    bucket.put("orders/c.parquet", pa.table({"id": [4], "v": ["d"]}))
+    first = lake.sync("files.orders")
+    assert (first.mode, first.rows_read, first.equal) == ("full", 4, True)
+
+    nothing = lake.sync("files.orders")
+    assert (nothing.mode, nothing.rows_read, nothing.equal) == ("incremental", 0, True)
+    assert lake.bronze_rows("files.orders") == 4
+
+    # listed late under an earlier name, one overwritten by a shorter content, one gone
+    bucket.put("orders/a.parquet", pa.table({"id": [10], "v": ["late"]}))
+    bucket.put("orders/b.parquet", pa.table({"id": [1], "v": ["new"]}))
+    bucket.delete("orders/c.parquet")
+    second = lake.sync("files.orders")
+    assert (second.rows_read, second.rows_deleted, second.equal) == (2, 2, False)
+    assert "--deletes keys" in second.reason
+    third = lake.sync("files.orders", deletes="keys")
+    assert (third.rows_read, third.rows_deleted, third.equal) == (0, 1, True)
+    assert lake.silver("files.orders", "_file", "id", "v") == [
+        ("orders/a.parquet", 10, "late"),
+        ("orders/b.parquet", 1, "new"),
+    ]
+    assert len(lake.silver("files.orders", "id", live=False)) == 5, "deletes are soft"
+    again = lake.sync("files.orders", deletes="keys")
+    assert (again.rows_read, again.rows_deleted, again.equal) == (0, 0, True)
+    assert lake.verify("files.orders").equal
+
+    bucket.put("orders/c.parquet", pa.table({"id": [4, 5], "v": ["back", "more"]}))
+    assert lake.sync("files.orders", deletes="keys").equal
+    assert lake.verify("files.orders").equal
+    assert len(lake.silver("files.orders", "id")) == 4
+
+
+def test_formats_and_compressions_read_alike(bucket: Bucket) -> None:
+    lake = bucket.installation
+    import zstandard
+
+    text = 'id,code,amount,day\n1,007,1.50,2024-02-29\n2,"a,\nb",,\n'
+    bucket.put("t/1.csv", text)
+    bucket.put("t/2.csv.gz", gzip.compress(text.encode()))
+    bucket.put("t/3.tsv.zst", zstandard.compress(text.replace('"a,\nb"', '"a,\nb"').replace(",", "\t").encode()))
+    bucket.put("t/4.jsonl", '{"id": 1, "code": "007", "amount": 1.50, "day": "x"}\n{"id": 12345678901234567890}\n')
+    bucket.put("t/5.parquet", pa.table({"id": pa.array([7], pa.int16()), "code": ["p"]}))
+    bucket.put("t/_SUCCESS", "")
+    result = lake.sync("files.t")
+    assert (result.rows_read, result.equal, result.unfit_values) == (9, True, 0)
+    assert lake.types("files.t") == {
+        "_file": "string",
+        "_row": "int64",
+        "_file_version": "string",
+        "id": "decimal128(38, 0)",
+        "code": "string",
+        "amount": "decimal128(38, 2)",
+        "day": "string",
+    }
+    rows = lake.silver("files.t", "_file", "_row", "code", "day")
+    assert rows[:2] == [("t/1.csv", 0, "007", "2024-02-29"), ("t/1.csv", 1, "a,\nb", None)]
+    assert rows[4][2:] == ("007", "2024-02-29") and rows[-1][2:] == ("p", None)
+    assert lake.verify("files.t").equal
+
+
+def test_the_users_key_lets_the_newest_object_win(bucket: Bucket) -> None:
+    import time
+
+    lake = bucket.installation
+    lake.configure(bucket.config(tables=[{"name": "people", "glob": "people/*.csv", "key": ["id"]}]))
+    bucket.put("people/2.csv", "id,name\n1,old\n2,two\n1,old again\n")
+    time.sleep(1.1)  # an object's age has seconds
+    bucket.put("people/1.csv", "id,name\n1,new\n")
+    first = lake.sync("files.people")
+    assert (first.rows_read, first.equal) == (2, True)
+    assert lake.silver("files.people", "id", "name") == [(1, "new"), (2, "two")]
+    time.sleep(1.1)
+    bucket.put("people/3.csv", "id,name\n2,newer\n3,three\n")
+    second = lake.sync("files.people")
+    assert (second.mode, second.rows_read) == ("incremental", 2)
+    assert lake.silver("files.people", "id", "name") == [(1, "new"), (2, "newer"), (3, "three")]
+    bucket.delete("people/3.csv")
+    third = lake.sync("files.people", deletes="keys")
+    assert (third.rows_deleted, third.equal) == (1, True)
+    assert lake.silver("files.people", "id", "name") == [(1, "new"), (2, "two")]
+    assert lake.verify("files.people").equal
