@@ -21,7 +21,7 @@ class Settings(BaseSettings):
     catalog_url: SecretStr | None = Field(
         default=None, description="SQLAlchemy URL of the catalog; default: SQLite file `catalog.db` in the home."
     )
-    lakehouse: Literal["local"] = Field(default="local", description="Lakehouse engine.")
+    lakehouse: Literal["local", "databricks"] = Field(default="local", description="Lakehouse engine.")
     lakehouse_url: str | None = Field(
         default=None, description="Folder or `s3://bucket/prefix` of the tables; default: `lakehouse` in the home."
     )
@@ -31,6 +31,24 @@ class Settings(BaseSettings):
     )
     retention_hours: float = Field(
         default=24, ge=1, description="How long replaced data files and old log entries of a table stay readable."
+    )
+    databricks_host: str | None = Field(default=None, description="Databricks workspace: `https://...`.")
+    databricks_warehouse_id: str | None = Field(default=None, description="SQL warehouse that runs the statements.")
+    databricks_catalog: str = Field(default="main", description="Unity Catalog catalog of the tables.")
+    databricks_volume: str = Field(
+        default="headrace.staging", description="Volume that parts are staged in, `schema.volume` of that catalog."
+    )
+    databricks_token: SecretStr | None = Field(default=None, description="Personal access token.")
+    databricks_client_id: str | None = Field(default=None, description="Service principal (OAuth machine-to-machine).")
+    databricks_client_secret: SecretStr | None = Field(default=None, description="Its secret.")
+    databricks_profile: str | None = Field(
+        default=None, description="Profile of the SDK's own `~/.databrickscfg`; it brings host and credentials."
+    )
+    databricks_retry_seconds: float = Field(
+        default=60, gt=0, description="How long one call is repeated while the workspace is busy or unreachable."
+    )
+    databricks_statement_seconds: float = Field(
+        default=3300, gt=0, description="A statement that takes longer is cancelled."
     )
     s3_endpoint_url: str | None = Field(default=None, description="Endpoint of an S3-compatible store.")
     s3_access_key_id: SecretStr | None = Field(

@@ -68,7 +68,10 @@ class SilverTable:
     def load(self, manifest: Manifest, bronze_schema: pa.Schema, follows: int) -> CommitInfo:
         """Bring this manifest's rows into Silver: a full read swaps the content, an incremental one merges by key."""
         schema = silver_schema(bronze_schema, self.names)
-        if manifest.mode == "full":
+        replace = manifest.mode == "full"
+        if done := self._load_in_place(schema, manifest.tag, manifest.key, replace, follows):
+            return done
+        if replace:
             if all(bronze == silver for bronze, silver in self.names.items()):
                 # same names, same types: Bronze's parts serve as Silver's own data files, unread
                 return self.lakehouse.commit(
@@ -83,6 +86,20 @@ class SilverTable:
             schema,
             key=self.key(manifest.key),
             tag=manifest.tag,
+            follows=follows,
+        )
+
+    def _load_in_place(
+        self, schema: pa.Schema, tag: str, key: Sequence[str], replace: bool, follows: int
+    ) -> CommitInfo | None:
+        return self.lakehouse.load_run(
+            self.silver,
+            self.bronze,
+            schema,
+            tag=tag,
+            names=self.names,
+            key=self.key(key),
+            replace=replace,
             follows=follows,
         )
 
@@ -109,7 +126,9 @@ class SilverTable:
             return 0
         schema = silver_schema(self.lakehouse.schema(self.bronze), self.names)
         for tag in pending:
-            if tag == base:
+            if self._load_in_place(schema, tag, key, tag == base, bronze.version):
+                pass
+            elif tag == base:
                 with self.lakehouse.rows_of_run(self.bronze, tag) as rows:
                     self._replace(_renamed(iter(rows), self.names, schema), schema, tag, bronze.version)
             else:

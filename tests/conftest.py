@@ -11,6 +11,7 @@ import pytest
 
 from assets.settings import Settings
 from orchestration.embedded_postgres import EmbeddedPostgres
+from tests.servers.databricks_server import DatabricksServer
 from tests.servers.mariadb_server import MISSING, MariadbServer, mariadb_programs
 from tests.servers.s3_server import S3Server
 from tests.servers.temporal_server import TemporalServer
@@ -74,6 +75,13 @@ def mariadb_database(mariadb: MariadbServer) -> Iterator[str]:
     name = mariadb.create_database()
     yield name
     mariadb.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def databricks(server_folder: Path) -> Iterator[DatabricksServer]:
+    """The Databricks stand-in for the session: ``url``, ``token``, ``settings()``, failpoints."""
+    with DatabricksServer(server_folder / "databricks") as server:
+        yield server
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
-"""What Bronze and Silver need of a lakehouse. Engines: ``local`` (delta-rs, folder or S3), later ``databricks``."""
+"""What Bronze and Silver need of a lakehouse. Engines: ``local`` (delta-rs, folder or S3) and ``databricks``."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -31,16 +31,17 @@ class TableId(Model):
 
 
 class TableState(Model):
-    """What a table says of itself, read from its Delta log alone, and still readable after log clean-up.
+    """What a table says of itself, read from the table alone, and still readable after log clean-up.
 
+    ``version`` grows with every commit. ``bytes`` and ``files`` are None where they would cost a statement more.
     ``tags`` are the run groups of the latest commits (at least 100), newest last. ``watermark`` came with the data.
     ``follows`` is, on a Silver table, the Bronze version that it holds.
     """
 
     version: int
     rows: int
-    bytes: int
-    files: int
+    bytes: int | None = None
+    files: int | None = None
     tags: tuple[str, ...] = ()
     watermark: Watermark | None = None
     follows: int | None = None
@@ -157,6 +158,30 @@ class Lakehouse(ABC):
         columns. Keys compare NULL-safe. Only files that hold a touched key are rewritten. Same tag rule as ``commit``.
         """
 
+    def load_run(
+        self,
+        silver: TableId,
+        bronze: TableId,
+        schema: pa.Schema,
+        *,
+        tag: str,
+        names: Mapping[str, str],
+        key: Sequence[str],
+        replace: bool,
+        follows: int | None = None,
+    ) -> CommitInfo | None:
+        """Bring what ``tag`` added to Bronze into Silver where the data lies, in ONE commit, with the same tag.
+
+        None: this engine has its rows streamed instead (`commit`, `upsert`).
+
+        Args:
+            schema: of Silver.
+            names: Bronze column -> Silver column.
+            key: Silver's key columns; may be empty with ``replace``.
+            replace: swap Silver's content; else merge by key, the latest change of a key counting.
+        """
+        return None
+
     @abstractmethod
     def scan(
         self, table: TableId, columns: Sequence[str] | None = None, *, live: bool = True
@@ -177,7 +202,11 @@ class Lakehouse(ABC):
 
 
 def open_lakehouse(settings: Settings) -> Lakehouse:
-    """The engine that ``settings.lakehouse`` names (``local``)."""
+    """The engine that ``settings.lakehouse`` names."""
+    if settings.lakehouse == "databricks":
+        from assets.lakehouse.databricks import DatabricksLakehouse
+
+        return DatabricksLakehouse.from_settings(settings)
     from assets.lakehouse.local import LocalLakehouse
 
     return LocalLakehouse.from_settings(settings)

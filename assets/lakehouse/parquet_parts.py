@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from assets.lakehouse.interface import PartWriter
-from assets.lakehouse.storage import Storage
+from assets.lakehouse.storage import StagingStorage
 from assets.sync import Part
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class BackgroundPartWriter(PartWriter):
     """Encodes on a thread of its own, so that reading and encoding overlap. At most two batches wait."""
 
-    def __init__(self, storage: Storage, folder: str, schema: pa.Schema) -> None:
+    part_rows, part_bytes = PART_ROWS, PART_BYTES
+
+    def __init__(self, storage: StagingStorage, folder: str, schema: pa.Schema) -> None:
         self._storage = storage
         self._folder = folder
         self._schema = schema
@@ -98,7 +100,7 @@ class BackgroundPartWriter(PartWriter):
                     held.clear()
                     held_rows = held_bytes = 0
 
-            while following is not None and rows < PART_ROWS and size < PART_BYTES:
+            while following is not None and rows < self.part_rows and size < self.part_bytes:
                 if following.num_rows:
                     held.append(following)
                     held_rows += following.num_rows

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from assets.errors import LakehouseError
 from assets.lakehouse.parquet_parts import BackgroundPartWriter
-from assets.lakehouse.storage import Storage
+from assets.lakehouse.storage import StagingStorage
 from assets.naming import path_part, table_slug
 from assets.sync import Manifest
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Staging:
     """One installation's staging area."""
 
-    def __init__(self, storage: Storage, root: str) -> None:
-        self._storage = storage
+    def __init__(self, storage: StagingStorage, root: str) -> None:
+        self.storage = storage
         self._root = root
 
     def folder(self, connector: str, table: str, run_group: str | None = None) -> str:
@@ -26,24 +26,24 @@ class Staging:
         return f"{folder}/{path_part(run_group)}" if run_group else folder
 
     def writer(self, folder: str, schema: pa.Schema) -> BackgroundPartWriter:
-        self._storage.delete_folder(folder)  # an abandoned try under the same attempt number
-        return BackgroundPartWriter(self._storage, folder, schema)
+        self.storage.delete_folder(folder)  # an abandoned try under the same attempt number
+        return BackgroundPartWriter(self.storage, folder, schema)
 
     def write_manifest(self, manifest: Manifest) -> str:
         address = (
             f"{self.folder(manifest.connector, manifest.table, manifest.run_group)}/manifest-a{manifest.attempt}.json"
         )
-        with self._storage.open_output(address) as file:
+        with self.storage.open_output(address) as file:
             file.write(manifest.model_dump_json().encode())
         return address
 
     def read_manifest(self, address: str) -> Manifest:
         try:
-            return Manifest.model_validate_json(self._storage.read_text(address))
+            return Manifest.model_validate_json(self.storage.read_text(address))
         except FileNotFoundError as error:
             raise LakehouseError(
                 "the manifest of this run is gone", where=address, remedy="Sync the table again."
             ) from error
 
     def clear(self, connector: str, table: str, run_group: str | None = None) -> None:
-        self._storage.delete_folder(self.folder(connector, table, run_group))
+        self.storage.delete_folder(self.folder(connector, table, run_group))

@@ -22,11 +22,8 @@ class StoredFile:
     changed: float
 
 
-class Storage(ABC):
+class StagingStorage(ABC):
     """Files under addresses. A file appears whole or not at all; deleting what is missing is fine."""
-
-    delta_options: dict[str, str]
-    """What delta-rs needs to reach the same storage."""
 
     @abstractmethod
     def open_input(self, address: str) -> Any:
@@ -38,14 +35,6 @@ class Storage(ABC):
         """A file for pyarrow to write. It appears, durable, when the block ends without an error."""
 
     @abstractmethod
-    def adopt(self, part: str, address: str) -> None:
-        """Make a staged part of this storage appear under another address, without reading it here."""
-
-    @abstractmethod
-    def create(self, address: str, text: str) -> None:
-        """Write a new file, durably. Raises FileExistsError when it exists; exactly one of several writers wins."""
-
-    @abstractmethod
     def read_text(self, address: str) -> str:
         """Raises FileNotFoundError."""
 
@@ -54,18 +43,33 @@ class Storage(ABC):
         """Raises FileNotFoundError."""
 
     @abstractmethod
+    def delete(self, address: str) -> None: ...
+
+    @abstractmethod
+    def delete_folder(self, folder: str) -> None: ...
+
+
+class Storage(StagingStorage):
+    """A storage that holds tables too."""
+
+    delta_options: dict[str, str]
+    """What delta-rs needs to reach the same storage."""
+
+    @abstractmethod
+    def adopt(self, part: str, address: str) -> None:
+        """Make a staged part of this storage appear under another address, without reading it here."""
+
+    @abstractmethod
+    def create(self, address: str, text: str) -> None:
+        """Write a new file, durably. Raises FileExistsError when it exists; exactly one of several writers wins."""
+
+    @abstractmethod
     def files(self, folder: str, prefix: str = "") -> Iterator[StoredFile]:
         """The files right in a folder whose names start with ``prefix``. A missing folder has none."""
 
     @abstractmethod
     def settle(self, folder: str) -> None:
         """Make the names of the folder's files durable."""
-
-    @abstractmethod
-    def delete(self, address: str) -> None: ...
-
-    @abstractmethod
-    def delete_folder(self, folder: str) -> None: ...
 
 
 class FolderStorage(Storage):

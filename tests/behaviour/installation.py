@@ -9,6 +9,8 @@ from typing import Any
 import psycopg
 from deltalake import DeltaTable
 
+from assets.lakehouse.databricks import DatabricksLakehouse
+from assets.lakehouse.databricks_sql import STATE
 from assets.lakehouse.interface import DELETED_AT, TableId
 from assets.settings import Settings
 from assets.steps import SyncSteps
@@ -68,8 +70,16 @@ class Installation:
     def bronze(self, table: str, columns: list[str]) -> list[tuple[Any, ...]]:
         return self._rows("bronze", table, columns, False)
 
+    def location(self, layer: Layer, table: str) -> str:
+        """The folder of a table."""
+        lakehouse = self.steps.lakehouse
+        id = TableId(layer=layer, connector="shop", table=table)
+        if isinstance(lakehouse, DatabricksLakehouse):
+            found = lakehouse.connection.client.tables.get(lakehouse.qualified_name(id))
+            return str(found.storage_location).removeprefix("file://")
+        return lakehouse.uri(id)
+
     def _rows(self, layer: Layer, table: str, columns: list[str], live: bool) -> list[tuple[Any, ...]]:
-        uri = self.steps.lakehouse.uri(TableId(layer=layer, connector="shop", table=table))
-        stored = DeltaTable(uri).to_pyarrow_table().to_pylist()
-        rows = [row for row in stored if not (live and row.get(DELETED_AT) is not None)]
+        stored = DeltaTable(self.location(layer, table)).to_pyarrow_table().to_pylist()
+        rows = [row for row in stored if row.get(STATE) is None and not (live and row.get(DELETED_AT) is not None)]
         return sorted((tuple(row[column] for column in columns) for row in rows), key=repr)

@@ -1,0 +1,98 @@
+"""The same promise on a SQL warehouse: what is particular to it. Shared tests run on it by the fixture ``engine``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestration.embedded_postgres import EmbeddedPostgres
+from tests.behaviour.installation import Installation
+from tests.servers.databricks_server import DatabricksServer
+
+TABLE = "public.orders"
+COLUMNS = ["id", "name", "price"]
+
+
+@pytest.fixture
+def shop(
+    tmp_path: Path, postgres: EmbeddedPostgres, database: Callable[[], str], databricks: DatabricksServer
+) -> Installation:
+    shop = Installation(tmp_path / "home", postgres, database(), **databricks.settings())
+    shop.execute(
+        "CREATE TABLE orders (id int PRIMARY KEY, name text, price numeric(9, 2), updated_at timestamptz DEFAULT now())",
+        "INSERT INTO orders SELECT i, 'it''s \\ ' || i, i / 7.0 FROM generate_series(1, 3000) i",
+    )
+    databricks.forget_calls()
+    return shop
+
+
+def change(shop: Installation) -> None:
+    shop.execute(
+        "UPDATE orders SET price = 1, updated_at = clock_timestamp() WHERE id % 10 = 0",
+        "DELETE FROM orders WHERE id % 100 = 1",
+        "INSERT INTO orders VALUES (9000, 'new', 2)",
+    )
+
+
+def assert_equal_and_clean(shop: Installation, databricks: DatabricksServer) -> None:
+    assert shop.verify(TABLE).equal
+    assert shop.silver(TABLE, COLUMNS) == shop.source_rows("SELECT id, name, price FROM orders")
+    assert databricks.volume_files(shop.settings.databricks_catalog) == []
+
+
+def statements(databricks: DatabricksServer) -> list[str]:
+    return [call["statement"] for call in databricks.calls() if call["statement"]]
+
+
+def test_full_then_incremental_with_deletes_equals_the_source_and_leaves_no_staging(
+    shop: Installation, databricks: DatabricksServer
+) -> None:
+    assert shop.sync(TABLE).mode == "full"
+    assert_equal_and_clean(shop, databricks)
+    change(shop)
+    databricks.forget_calls()
+    result = shop.sync(TABLE, deletes="keys")
+    assert (result.mode, result.equal, result.rows_deleted) == ("incremental", True, 30)
+    commits = [text for text in statements(databricks) if not text.startswith("SELECT")]
+    assert [text.split()[0] for text in commits] == ["MERGE", "MERGE"]  # one for Bronze, one for Silver
+    assert_equal_and_clean(shop, databricks)
+
+
+def conflict(pattern: str) -> dict[str, Any]:
+    message = "[DELTA_CONCURRENT_APPEND] ConcurrentAppendException: Files were added by a concurrent update."
+    return {"call": pattern, "action": "fail", "message": message, "times": 2}
+
+
+@pytest.mark.parametrize(
+    "failpoint",
+    [
+        {"call": "POST .*statements (CREATE|MERGE)", "action": "drop_after"},
+        {"call": "PUT .*parquet", "action": "drop_after"},
+        {"call": "POST .*statements", "action": "status", "status": 429, "retry_after": 1, "times": 2},
+        {"call": "GET ", "action": "status", "status": 503, "retry_after": 1, "times": 3},
+        conflict("(CREATE|MERGE)"),
+    ],
+    ids=["reply lost after a commit", "reply lost after an upload", "429", "503", "conflict"],
+)
+def test_a_call_that_goes_wrong_is_done_again_and_its_effect_happens_once(
+    shop: Installation, databricks: DatabricksServer, failpoint: dict[str, Any]
+) -> None:
+    databricks.fail(failpoint)
+    try:
+        assert shop.sync(TABLE).equal
+        change(shop)
+        databricks.fail(failpoint)
+        assert shop.sync(TABLE, deletes="keys").equal
+        assert databricks.fired()[0] > 0
+    finally:
+        databricks.fail()
+    assert len(shop.bronze(TABLE, ["id", "_headrace_op"])) == 3000 + 301 + 30
+    assert_equal_and_clean(shop, databricks)
+
+
+def test_a_stopped_warehouse_is_waited_for(shop: Installation, databricks: DatabricksServer) -> None:
+    databricks.stop_warehouse(1.5)
+    assert shop.sync(TABLE).equal
