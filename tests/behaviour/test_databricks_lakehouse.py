@@ -22,7 +22,7 @@ def shop(
 ) -> Installation:
     shop = Installation(tmp_path / "home", postgres, database(), **databricks.settings())
     shop.execute(
-        "CREATE TABLE orders (id int PRIMARY KEY, name text, price numeric(9, 2), updated_at timestamptz DEFAULT now())",
+        "CREATE TABLE orders (id int PRIMARY KEY, name text, price numeric(9,2), updated_at timestamptz DEFAULT now())",
         "INSERT INTO orders SELECT i, 'it''s \\ ' || i, i / 7.0 FROM generate_series(1, 3000) i",
     )
     databricks.forget_calls()
