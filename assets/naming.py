@@ -51,10 +51,9 @@ def table_slug(table: str) -> str:
     Plain names stay readable (``public.orders`` -> ``public__orders``); any other name gets a hash of the exact source
     name appended, so that twins such as ``Orders`` and ``orders`` never meet, on case-insensitive storage either.
     """
-    schema, dot, name = table.partition(".")
-    plain = dot and _PLAIN.match(schema) and _PLAIN.match(name) and "__" not in table
-    if plain:
-        return f"{schema}__{name}"
+    parts = table.split(".")
+    if len(parts) <= 2 and all(_PLAIN.match(part) for part in parts) and "__" not in table and len(table) < 190:
+        return "__".join(parts)
     readable = re.sub(r"[^a-z0-9_]+", "_", table.lower().replace(".", "__")).strip("_")[:120] or "table"
     return f"{readable}__{hashlib.sha256(table.encode()).hexdigest()[:12]}"
 

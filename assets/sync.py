@@ -16,7 +16,7 @@ WriteMode = Literal["merge", "append", "replace", "scd2"]
 DriftPolicy = Literal["evolve", "freeze", "quarantine"]
 """What happens when the source's columns change: follow, refuse, or follow and set aside the rows that do not fit."""
 Status = Literal["succeeded", "failed", "skipped"]
-Layer = Literal["bronze", "silver"]
+Layer = Literal["bronze", "silver", "gold"]
 Overlap = Literal["skip", "queue_one", "cancel_other"]
 """What a sync does when another one holds its table: leave it, be the one that follows it, or take its place."""
 
