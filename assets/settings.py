@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     databricks_host: str | None = Field(default=None, description="Databricks workspace: `https://...`.")
     databricks_warehouse_id: str | None = Field(default=None, description="SQL warehouse that runs the statements.")
     databricks_catalog: str = Field(default="main", description="Unity Catalog catalog of the tables.")
+    databricks_schema_prefix: str = Field(
+        default="", pattern=r"^[a-z0-9_]*$", description="Put before the schemas `bronze` and `silver`."
+    )
     databricks_volume: str = Field(
         default="headrace.staging", description="Volume that parts are staged in, `schema.volume` of that catalog."
     )

@@ -50,7 +50,7 @@ class VolumeStaging(Staging):
     """Folder names of plain characters only: the parts' paths stand in globs."""
 
     def folder(self, connector: str, table: str, run_group: str | None = None) -> str:
-        folder = f"{self._root}/{connector}/{table_slug(table)}"
+        folder = f"{self.root}/{connector}/{table_slug(table)}"
         return f"{folder}/{plain_name(run_group)}" if run_group else folder
 
 
@@ -69,6 +69,7 @@ class DatabricksLakehouse(Lakehouse):
         warehouse: what runs the statements.
         catalog: Unity Catalog catalog of the tables.
         staging: where parts and manifests are put, readable by the warehouse.
+        prefix: of the schemas' names.
         volume: ``schema.volume`` to make at need; None where staging lies elsewhere.
     """
 
@@ -80,11 +81,13 @@ class DatabricksLakehouse(Lakehouse):
         staging: Staging,
         *,
         volume: str | None,
+        prefix: str = "",
     ) -> None:
         self.connection = connection
         self.warehouse = warehouse
         self.catalog = catalog
         self.volume = volume
+        self.prefix = prefix
         self._staging = staging
         self._known: dict[TableId, _Known] = {}
         self._prepared = False
@@ -121,12 +124,17 @@ class DatabricksLakehouse(Lakehouse):
             settings.databricks_catalog,
             staging,
             volume=None if url else settings.databricks_volume,
+            prefix=settings.databricks_schema_prefix,
         )
+
+    @property
+    def staging_root(self) -> str:
+        return self._staging.root
 
     # names
 
     def _names(self, table: TableId) -> tuple[str, str, str]:
-        return self.catalog, table.layer, f"{table.connector}__{table_slug(table.table)}"
+        return self.catalog, f"{self.prefix}{table.layer}", f"{table.connector}__{table_slug(table.table)}"
 
     def _quoted(self, table: TableId) -> str:
         return sql.name(*self._names(table))
@@ -137,6 +145,12 @@ class DatabricksLakehouse(Lakehouse):
 
     def qualified_name(self, table: TableId) -> str:
         return ".".join(self._names(table))
+
+    @property
+    def schemas(self) -> list[str]:
+        """Those of the tables, and the volume's."""
+        found = [f"{self.prefix}{layer}" for layer in ("bronze", "silver")]
+        return list(dict.fromkeys([*found, *([self.volume.split(".")[0]] if self.volume else [])]))
 
     def prepare(self) -> None:
         """Make the schemas and the volume that are missing, once.
@@ -149,8 +163,7 @@ class DatabricksLakehouse(Lakehouse):
         from databricks.sdk.service.catalog import VolumeType
 
         client = self.connection.client
-        schemas = ["bronze", "silver", *([self.volume.split(".")[0]] if self.volume else [])]
-        for schema in dict.fromkeys(schemas):
+        for schema in self.schemas:
             full = f"{self.catalog}.{schema}"
             _make_missing(
                 full,

@@ -19,10 +19,10 @@ class Staging:
 
     def __init__(self, storage: StagingStorage, root: str) -> None:
         self.storage = storage
-        self._root = root
+        self.root = root
 
     def folder(self, connector: str, table: str, run_group: str | None = None) -> str:
-        folder = f"{self._root}/{path_part(connector)}/{table_slug(table)}"
+        folder = f"{self.root}/{path_part(connector)}/{table_slug(table)}"
         return f"{folder}/{path_part(run_group)}" if run_group else folder
 
     def writer(self, folder: str, schema: pa.Schema) -> BackgroundPartWriter:

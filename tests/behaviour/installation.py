@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import pyarrow as pa
+from databricks.sdk.errors import NotFound
 from deltalake import DeltaTable
 
 from assets.lakehouse.databricks import DatabricksLakehouse
@@ -70,16 +73,32 @@ class Installation:
     def bronze(self, table: str, columns: list[str]) -> list[tuple[Any, ...]]:
         return self._rows("bronze", table, columns, False)
 
-    def location(self, layer: Layer, table: str) -> str:
-        """The folder of a table."""
+    def _stored(self, layer: Layer, table: str) -> pa.Table:
+        """A table's rows through a plain Delta reader, or a plain query where the files are out of reach."""
         lakehouse = self.steps.lakehouse
         id = TableId(layer=layer, connector="shop", table=table)
+        if not isinstance(lakehouse, DatabricksLakehouse):
+            return DeltaTable(lakehouse.uri(id)).to_pyarrow_table()
+        name = lakehouse.qualified_name(id)
+        location = str(lakehouse.connection.client.tables.get(name).storage_location)
+        if location.startswith("file://"):
+            return DeltaTable(location.removeprefix("file://")).to_pyarrow_table()
+        return pa.Table.from_batches(lakehouse.warehouse.stream(f"SELECT * FROM {name}"))
+
+    def staged_files(self) -> list[str]:
+        """What lies in the staging area, of any table."""
+        lakehouse = self.steps.lakehouse
         if isinstance(lakehouse, DatabricksLakehouse):
-            found = lakehouse.connection.client.tables.get(lakehouse.qualified_name(id))
-            return str(found.storage_location).removeprefix("file://")
-        return lakehouse.uri(id)
+            found: list[str] = []
+            folders = [lakehouse.staging_root]
+            while folders:
+                with contextlib.suppress(NotFound):
+                    for entry in lakehouse.connection.client.files.list_directory_contents(folders.pop()):
+                        (folders if entry.is_directory else found).append(str(entry.path))
+            return found
+        return [str(path) for path in (self.settings.home_path / "staging").rglob("*") if path.is_file()]
 
     def _rows(self, layer: Layer, table: str, columns: list[str], live: bool) -> list[tuple[Any, ...]]:
-        stored = DeltaTable(self.location(layer, table)).to_pyarrow_table().to_pylist()
+        stored = self._stored(layer, table).to_pylist()
         rows = [row for row in stored if row.get(STATE) is None and not (live and row.get(DELETED_AT) is not None)]
         return sorted((tuple(row[column] for column in columns) for row in rows), key=repr)

@@ -24,8 +24,7 @@ def assert_clean_and_equal(shop: Installation) -> None:
     columns = ["id", "name", "price", "updated_at"]
     assert shop.silver(TABLE, columns) == shop.source_rows("SELECT * FROM t")
     assert shop.verify(TABLE).equal is True
-    staging = shop.settings.home_path / "staging"
-    assert [path for path in staging.rglob("*") if path.is_file()] == []
+    assert shop.staged_files() == []
 
 
 def change_source(shop: Installation) -> None:

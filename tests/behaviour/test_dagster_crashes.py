@@ -50,8 +50,7 @@ def test_a_dagster_run_that_dies_at_every_failpoint_in_turn_does_the_work_once(
         assert [run.status for run in shop.steps.catalog.table_runs("shop", table)] == ["succeeded"]
         assert shop.verify(table).equal is True
     assert [run.status for run in shop.steps.catalog.runs()] == ["succeeded"]
-    staging = shop.settings.home_path / "staging"
-    assert [path for path in staging.rglob("*") if path.is_file()] == []
+    assert shop.staged_files() == []
 
 
 _REEXECUTE = """

@@ -68,7 +68,7 @@ def test_a_frozen_worker_that_wakes_after_its_work_was_done_and_followed_changes
             assert shop.verify(TABLE).equal is True
             (third,) = hr.sync("shop", [TABLE], deletes="keys").tables
             assert (third.status, third.equal) == ("succeeded", True)
-            assert [p for p in (shop.settings.home_path / "staging").rglob("*") if p.is_file()] == []
+            assert shop.staged_files() == []
         finally:
             for worker in workers:
                 worker.resume()

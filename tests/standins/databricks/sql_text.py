@@ -69,7 +69,7 @@ def replace_names(sql: str, known: Mapping[tuple[str, ...], str], default: tuple
         if match[1]:
             return match[1]
         parts = [part.lower() for part in parts_of(match[0])]
-        if len(parts) == 1 and not _BEFORE_TABLE.search(sql[: match.start()]):
+        if len(parts) == 1 and not _BEFORE_TABLE.search(sql[max(0, match.start() - 20) : match.start()]):
             return match[0]
         return known.get((*default[: 3 - len(parts)], *parts), match[0])
 
