@@ -12,6 +12,7 @@ import pytest
 from assets.settings import Settings
 from orchestration.embedded_postgres import EmbeddedPostgres
 from tests.servers.databricks_server import DatabricksServer
+from tests.servers.gcs_server import GcsServer
 from tests.servers.mariadb_server import MISSING, MariadbServer, mariadb_programs
 from tests.servers.s3_server import S3Server
 from tests.servers.temporal_server import TemporalServer
@@ -81,6 +82,13 @@ def mariadb_database(mariadb: MariadbServer) -> Iterator[str]:
 def databricks(server_folder: Path) -> Iterator[DatabricksServer]:
     """The Databricks stand-in for the session: ``url``, ``token``, ``settings()``, failpoints."""
     with DatabricksServer(server_folder / "databricks") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gcs_server(server_folder: Path) -> Iterator[GcsServer]:
+    """A GCS server for the session: ``url``, ``client()``, ``create_bucket()``."""
+    with GcsServer(server_folder / "gcs") as server:
         yield server
 
 

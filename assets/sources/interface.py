@@ -160,6 +160,7 @@ class Connector(ABC):
 
 CONNECTOR_TYPES = {
     "postgres": "assets.sources.postgres:PostgresConnector",
+    "gcs": "assets.sources.gcs:GcsConnector",
     "s3": "assets.sources.s3:S3Connector",
 }
 """Where each connector type is, ``module:class``."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from assets.errors import SourceAccessError, SourceUnreachableError
+from assets.errors import ConfigurationError, SourceAccessError, SourceUnreachableError
 
 if TYPE_CHECKING:
     from assets.sync import CheckResult
@@ -154,6 +156,20 @@ def unreadable(error: Exception, where: str, what: str) -> SourceAccessError:
     )
 
 
+def reachable(url: str, seconds: float) -> tuple[str, str]:
+    """Try the network to a store: (problem, fix), both empty where it answers."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=seconds).close()
+    except OSError as error:
+        return (
+            f"{parts.hostname}:{port} does not answer ({type(error).__name__})",
+            "Correct `endpoint_url`; check that no firewall is between.",
+        )
+    return "", ""
+
+
 def run_checks(store: Callable[[], ObjectStore], names: tuple[str, ...]) -> list[CheckResult]:
     """Try the store's prerequisites in turn; after a failure the later ones are not tried."""
     from assets.errors import HeadraceError
@@ -166,7 +182,8 @@ def run_checks(store: Callable[[], ObjectStore], names: tuple[str, ...]) -> list
         tried = dict(store().checks())
     except HeadraceError as error:
         first = (error.what, error.remedy)
-        tried = {names[0]: lambda: first}
+        at = names[0] if isinstance(error, ConfigurationError) else "login"
+        tried = {at: lambda: first}
     for name in names:
         if failed:
             results.append(CheckResult(name=name, ok=False, detail=f"not tried: {failed} failed"))

@@ -12,7 +12,7 @@ from pydantic import Field, SecretStr, model_validator
 from assets.errors import ConfigurationError, HeadraceError, SourceAccessError, SourceUnreachableError
 from assets.sources.file_tables import FileTablesConfig
 from assets.sources.object_files import ObjectFilesConnector
-from assets.sources.object_store import ObjectChangedError, ObjectStore, StoredObject
+from assets.sources.object_store import ObjectChangedError, ObjectStore, StoredObject, reachable
 from assets.url_guard import UrlGuard
 
 if TYPE_CHECKING:
@@ -242,19 +242,7 @@ class S3Store(ObjectStore):
         ]
 
     def _network(self) -> tuple[str, str]:
-        import socket
-        from urllib.parse import urlsplit
-
-        parts = urlsplit(self._client.meta.endpoint_url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        try:
-            socket.create_connection((parts.hostname or "", port), timeout=CONNECT_SECONDS).close()
-        except OSError as error:
-            return (
-                f"{parts.hostname}:{port} does not answer ({type(error).__name__})",
-                "Correct `endpoint_url` or `region`; check that no firewall is between.",
-            )
-        return "", ""
+        return reachable(self._client.meta.endpoint_url, CONNECT_SECONDS)
 
     def _login(self) -> tuple[str, str]:
         try:

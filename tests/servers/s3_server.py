@@ -9,7 +9,7 @@ import socket
 import sys
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from orchestration.child_process import LOOPBACK, ChildProcess
 
@@ -20,15 +20,19 @@ class S3Server:
     access_key_id = "headrace-tests"
     secret_access_key = "a-secret-of-the-tests"
     region = "us-east-1"
+    limited: ClassVar = {"headrace-lists": ["List"], "headrace-reads": ["Read"], "headrace-nothing": ["Tagging"]}
+    """Access keys (same secret) of users that may do so much."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
         identities = folder / "identities.json"
         credentials = [{"accessKey": self.access_key_id, "secretKey": self.secret_access_key}]
         actions = ["Admin", "Read", "Write", "List", "Tagging"]
-        identities.write_text(
-            json.dumps({"identities": [{"name": "tests", "credentials": credentials, "actions": actions}]})
-        )
+        users = [{"name": "tests", "credentials": credentials, "actions": actions}]
+        for key, allowed in self.limited.items():
+            limited = [{"accessKey": key, "secretKey": self.secret_access_key}]
+            users.append({"name": key, "credentials": limited, "actions": allowed})
+        identities.write_text(json.dumps({"identities": users}))
         master, volume, filer, s3 = (_free_port_pair() for _ in range(4))
         self.endpoint_url = f"http://{LOOPBACK}:{s3}"
         program = shutil.which("weed", path=str(Path(sys.executable).parent))
