@@ -29,8 +29,15 @@ WORKER_FAILPOINTS = (
     "after_record_before_cleanup",
     "after_cleanup",
 )
+CHUNK_FAILPOINTS = (
+    "after_begin_chunks",
+    "during_chunk",
+    "before_chunk_note",
+    "after_chunk_note",
+    "during_finish_chunks",
+)
 DAGSTER_FAILPOINTS = ("dagster_before_start", "dagster_after_start", "dagster_after_first_table", "dagster_before_end")
-FAILPOINTS = WORKER_FAILPOINTS + DAGSTER_FAILPOINTS
+FAILPOINTS = WORKER_FAILPOINTS + CHUNK_FAILPOINTS + DAGSTER_FAILPOINTS
 
 
 class FailpointError(RuntimeError):

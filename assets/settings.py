@@ -81,6 +81,11 @@ class Settings(BaseSettings):
         "separated by commas: `api.internal,10.1.0.0/16`.",
     )
     extract_threads: int = Field(default=2, ge=1, le=64, description="Parallel readers of one table.")
+    chunk_mb: int = Field(
+        default=256,
+        ge=1,
+        description="A table of twice as many MiB or more is read in chunks of about this size, one activity each.",
+    )
     sync_concurrency: int = Field(default=4, ge=1, le=256, description="Tables synced at once by one worker.")
     memory_limit: str = Field(default="256MB", description="DuckDB memory limit of one reader or merge.")
     heartbeat_timeout_seconds: float = Field(

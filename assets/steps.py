@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from assets.bronze import BronzeRows, commit_bronze
+from assets.chunked_extraction import ChunkedExtraction
 from assets.errors import MismatchError, UnsupportedTableError, WatermarkError
 from assets.failpoints import failpoint
 from assets.lakehouse.interface import OP, POSITION, Lakehouse, PartWriter, TableId, TableState, open_lakehouse
@@ -23,7 +24,17 @@ from assets.sources.interface import (
     Connector,
     TableRead,
 )
-from assets.sync import ColumnChoice, CommitInfo, Manifest, Part, SourceTable, TableResult, TableSync, WindowPlan
+from assets.sync import (
+    ChunkedRead,
+    ColumnChoice,
+    CommitInfo,
+    Manifest,
+    Part,
+    SourceTable,
+    TableResult,
+    TableSync,
+    WindowPlan,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -110,7 +121,11 @@ class SyncSteps:
         plan = self._choose_mode(work, table, tuple(key), bronze)
         earlier = sum(1 for tag in (bronze.tags if bronze else ()) if tag.split("~")[0] == work.run_group)
         failpoint("after_open_window")
-        return plan.model_copy(update={"tag": f"{work.run_group}~{earlier + 1}" if earlier else work.run_group})
+        chunked = self.lakehouse.stages_notes and bool(
+            self.catalog.connector(work.connector).chunks(plan, self.settings.chunk_mb << 20)
+        )
+        tag = f"{work.run_group}~{earlier + 1}" if earlier else work.run_group
+        return plan.model_copy(update={"tag": tag, "chunked": chunked})
 
     def _choose_mode(
         self, work: TableSync, table: SourceTable, key: tuple[str, ...], bronze: TableState | None
@@ -182,9 +197,9 @@ class SyncSteps:
         with self._open_read(work, plan) as read:
             rows = BronzeRows(read.schema, plan.tag, read.position)
             try:
-                parts, size = self._stage(work, rows, read.batches(), attempt, progress)
+                parts, size = self.stage(work, rows, read.batches(), attempt, progress)
             except CarefulReadNeeded:
-                parts, size = self._stage(work, rows, read.careful_batches(), attempt, progress)
+                parts, size = self.stage(work, rows, read.careful_batches(), attempt, progress)
             deleted: tuple[Part, ...] = ()
             if plan.mode == "incremental":
                 known = read.deleted_keys(work.deletes == "keys")
@@ -192,50 +207,83 @@ class SyncSteps:
                     deleted = self._stage_known_deletes(work, known, rows, attempt, progress)
                 elif work.deletes == "keys":
                     deleted = self._stage_deletes(work, plan, read, rows, attempt, progress)
-            watermark = read.watermark
-            if watermark:
-                base = plan.tag if plan.mode == "full" or not plan.previous else plan.previous.base_run
-                watermark = watermark.model_copy(update={"base_run": base})
-            manifest = Manifest(
-                connector=work.connector,
-                table=work.table,
-                run_group=work.run_group,
-                tag=plan.tag,
-                attempt=attempt,
-                mode=plan.mode,
-                reason=plan.reason,
-                key=plan.key,
-                columns=plan.table.columns,
-                parts=parts,
-                deletes=deleted,
-                low=read.low,
-                high=read.high,
-                previous=plan.previous,
-                watermark=watermark,
-                source_rows=read.source_rows(),
-                rows_read=sum(part.rows for part in parts),
-                rows_deleted=sum(part.rows for part in deleted),
-                future_rows=read.future_rows,
-                unfit_values=read.unfit_values,
-                bytes_read=size,
-                reader=read.reader,
-            )
+            found = {
+                "parts": parts,
+                "deletes": deleted,
+                "rows_read": sum(part.rows for part in parts),
+                "rows_deleted": sum(part.rows for part in deleted),
+                "future_rows": read.future_rows,
+                "unfit_values": read.unfit_values,
+                "bytes_read": size,
+                "reader": read.reader,
+            }
+            return self.write_manifest(work, plan, read, attempt, found)
+
+    def write_manifest(
+        self, work: TableSync, plan: WindowPlan, read: TableRead, attempt: int, found: dict[str, Any]
+    ) -> str:
+        """Count the source in the snapshot that was read, and write what was ``found`` in it down."""
+        watermark = read.watermark
+        if watermark:
+            base = plan.tag if plan.mode == "full" or not plan.previous else plan.previous.base_run
+            watermark = watermark.model_copy(update={"base_run": base})
+        manifest = Manifest(
+            connector=work.connector,
+            table=work.table,
+            run_group=work.run_group,
+            tag=plan.tag,
+            attempt=attempt,
+            mode=plan.mode,
+            reason=plan.reason,
+            key=plan.key,
+            columns=plan.table.columns,
+            low=read.low,
+            high=read.high,
+            previous=plan.previous,
+            watermark=watermark,
+            source_rows=read.source_rows(),
+            **found,
+        )
         failpoint("after_parts_before_manifest")
         uri = self.lakehouse.write_manifest(manifest)
         failpoint("after_manifest")
         return uri
 
-    def _stage(
-        self, work: TableSync, rows: BronzeRows, batches: Iterator[pa.RecordBatch], attempt: int, progress: Progress
+    def begin_chunks(
+        self, work: TableSync, plan: WindowPlan, attempt: int, progress: Progress = _no_progress
+    ) -> ChunkedRead:
+        """Step 2 of a large table, its beginning: fix the snapshot and the chunks."""
+        return ChunkedExtraction(self, work).begin(plan, attempt, progress)
+
+    def extract_chunk(
+        self, work: TableSync, uri: str, number: int, attempt: int, progress: Progress = _no_progress
+    ) -> int:
+        """Stage one chunk, once. Returns its rows."""
+        return ChunkedExtraction(self, work).extract(uri, number, attempt, progress)
+
+    def finish_chunks(self, work: TableSync, uri: str, attempt: int, progress: Progress = _no_progress) -> str:
+        """Make one consistent snapshot of the chunks. Returns the manifest's URI."""
+        return ChunkedExtraction(self, work).finish(uri, attempt, progress)
+
+    def stage(
+        self,
+        work: TableSync,
+        rows: BronzeRows,
+        batches: Iterator[pa.RecordBatch],
+        attempt: int,
+        progress: Progress,
+        stream: str = "rows",
     ) -> tuple[tuple[Part, ...], int]:
+        """Write batches as parts of one stream; returns them and the rows' size in memory."""
         size = read_rows = 0
-        with self._writer(work, attempt, "rows", rows.schema) as writer, closing(batches):  # type: ignore[type-var]
+        inside = "during_extract" if stream == "rows" else "during_chunk"
+        with self._writer(work, attempt, stream, rows.schema) as writer, closing(batches):  # type: ignore[type-var]
             for batch in batches:
                 writer.write(rows.upserts(batch))
                 size += batch.nbytes
                 read_rows += batch.num_rows
                 progress(read_rows, size)
-                failpoint("during_extract")
+                failpoint(inside)
         return writer.parts, size
 
     def _writer(self, work: TableSync, attempt: int, stream: str, schema: pa.Schema) -> PartWriter:

@@ -161,6 +161,22 @@ class WindowPlan(Model):
     previous: Watermark | None = None
     low: str | None = None
     skip: str | None = Field(default=None, description="why there is nothing to do, if there is nothing")
+    chunked: bool = Field(default=False, description="read in chunks, one activity each")
+
+
+class Chunk(Model):
+    """A piece of a large read. ``where`` is the connector's own: a range of pages or keys, partitions, files."""
+
+    id: str
+    where: dict[str, Any] = Field(default_factory=dict)
+
+
+class ChunkedRead(Model):
+    """Result of ``begin_chunks``: where the chunks are written down. Only their numbers travel through Temporal."""
+
+    uri: str
+    chunks: int
+    parallel: int = Field(default=2, ge=1, description="chunks read at once")
 
 
 class Part(Model):
@@ -169,6 +185,20 @@ class Part(Model):
     uri: str
     rows: int
     bytes: int
+
+
+class ChunkRead(Model):
+    """One chunk, read and staged. ``state`` is what it was read in: equal states hold the same content."""
+
+    chunk: Chunk
+    state: dict[str, Any]
+    parts: tuple[Part, ...] = ()
+    rows: int = 0
+    bytes: int = 0
+    high: str | None = Field(default=None, description="greatest cursor in it that is not dated in the future")
+    future_rows: int = 0
+    unfit_values: int = 0
+    reader: str = ""
 
 
 class Manifest(Model):

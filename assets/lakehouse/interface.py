@@ -109,6 +109,17 @@ class Lakehouse(ABC):
     @abstractmethod
     def read_manifest(self, uri: str) -> Manifest: ...
 
+    stages_notes = False
+    """Whether ``write_note`` and ``read_note`` serve; without them a table is read as a whole, never in chunks."""
+
+    def write_note(self, connector: str, table: str, run_group: str, name: str, text: str) -> str:
+        """Write a small text beside the manifest, atomically; return its URI."""
+        raise NotImplementedError
+
+    def read_note(self, uri: str) -> str | None:
+        """None where there is none, or none any more."""
+        raise NotImplementedError
+
     @abstractmethod
     def clear_staging(self, connector: str, table: str, run_group: str | None = None) -> None:
         """Remove the staging of one run group, or all of the table's. Missing is fine."""

@@ -30,11 +30,13 @@ class Staging:
         return BackgroundPartWriter(self.storage, folder, schema)
 
     def write_manifest(self, manifest: Manifest) -> str:
-        address = (
-            f"{self.folder(manifest.connector, manifest.table, manifest.run_group)}/manifest-a{manifest.attempt}.json"
-        )
+        name, text = f"manifest-a{manifest.attempt}", manifest.model_dump_json()
+        return self.write_note(manifest.connector, manifest.table, manifest.run_group, name, text)
+
+    def write_note(self, connector: str, table: str, run_group: str, name: str, text: str) -> str:
+        address = f"{self.folder(connector, table, run_group)}/{path_part(name)}.json"
         with self.storage.open_output(address) as file:
-            file.write(manifest.model_dump_json().encode())
+            file.write(text.encode())
         return address
 
     def read_manifest(self, address: str) -> Manifest:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from assets.sync import CheckResult, SourceTable, Watermark, WindowPlan
+from assets.sync import CheckResult, Chunk, ChunkRead, SourceTable, Watermark, WindowPlan
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 BATCH_ROWS = 65_536
+MAX_CHUNKS = 500
 UNFIT_COLUMN = "_headrace_unfit"
 """Nullable text column: JSON object of the row's values that fit no column type, exact text by column name."""
 
@@ -78,6 +79,30 @@ class TableRead(ABC):
     @abstractmethod
     def source_rows(self) -> int | None:
         """Count ALL live rows in the same snapshot; None where the source cannot tell without reading them."""
+
+    # reading in chunks, where the connector's ``chunks`` offers them
+
+    state: Mapping[str, Any] = {}
+    """What identifies the snapshot's content, as JSON; goes with every chunk that is read in it."""
+
+    def share(self) -> str | None:
+        """What ``join_read`` joins this snapshot by, elsewhere, while this read stays open."""
+        return None
+
+    def of_chunk(self, chunk: Chunk) -> TableRead:
+        """The same snapshot limited to one chunk; valid while this read is open."""
+        raise NotImplementedError
+
+    def remaining(self, done: Sequence[ChunkRead]) -> list[Chunk]:
+        """The chunks that ``done``, read in other states maybe, does not hold exactly as this snapshot has them.
+
+        A chunk with the id of a done one replaces it. Where nothing changed meanwhile, nothing remains.
+        """
+        return [read.chunk for read in done if read.state != self.state]
+
+    def take_over(self, done: Sequence[ChunkRead]) -> None:
+        """Fix ``high`` and ``watermark`` as if this read had read all of ``done`` itself."""
+        raise NotImplementedError
 
     @property
     def future_rows(self) -> int:
@@ -143,6 +168,23 @@ class Connector(ABC):
             loaded: streams ``OBJECT_COLUMNS``, operation and position of every row of the Bronze table.
         """
         raise NotImplementedError
+
+    def join_read(self, plan: WindowPlan, snapshot: str) -> AbstractContextManager[TableRead]:
+        """`open_read` in the snapshot of another read, named by its ``share()``; in a new one where that has ended."""
+        return self.open_read(plan)
+
+    def chunks(self, plan: WindowPlan, chunk_bytes: int) -> list[Chunk]:
+        """The pieces of about ``chunk_bytes`` that a large read falls into, at most `MAX_CHUNKS`, together all of it.
+
+        Empty: it is read as a whole. The default; a type that offers chunks implements the chunk methods of its
+        `TableRead` too.
+        """
+        return []
+
+    @property
+    def parallel_chunks(self) -> int:
+        """How many chunks of one table may be read at once."""
+        return 2
 
     @abstractmethod
     def open_verify(

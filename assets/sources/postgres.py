@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from assets.errors import ConfigurationError, WatermarkError
 from assets.sources.interface import UNFIT_COLUMN, CarefulReadNeeded, Connector, TableRead
+from assets.sources.postgres_chunks import Piece
 from assets.sources.postgres_connection import PostgresConfig, connection, explain
-from assets.sync import CheckResult, Column, SourceTable, Watermark, WindowPlan
+from assets.sources.postgres_cursor import CursorWindow
+from assets.sync import CheckResult, Chunk, ChunkRead, Column, SourceTable, Watermark, WindowPlan
 from assets.types import arrow_type
 
 if TYPE_CHECKING:
@@ -19,10 +22,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from psycopg import sql
 
+    from assets.sources.postgres_fast import FastReader
     from assets.sources.postgres_snapshot import SnapshotPosition
-
-PARALLEL_BYTES = 64 << 20
-PAGES_A_QUERY = 16_384  # 128 MiB of 8 KiB pages
 
 
 def _selected(column: Column) -> sql.Composable:
@@ -47,126 +48,99 @@ class PostgresRead(TableRead):
         opened: psycopg.Connection[Any],
         table: SourceTable,
         position: SnapshotPosition,
+        oid: int,
     ) -> None:
         import pyarrow as pa
         from psycopg import sql
 
-        self._connector, self._opened, self._table = connector, opened, table
+        self._connector, self._opened, self._table, self._oid = connector, opened, table, oid
         self._relation = sql.Identifier(table.schema_name, table.table_name)
         self._where: sql.Composable = sql.SQL("true")
+        self._pieces = [Piece(self._relation, self._where)]
         self._columns = table.columns
         fields = [pa.field(c.name, arrow_type(c.arrow_type)) for c in self._columns]
         self.schema = pa.schema([*fields, pa.field(UNFIT_COLUMN, pa.string())])
         self.position = position.lsn
         self.reader = "text"
         self.low = self.high = None
-        self._watermark: Watermark | None = None
-        self._previous: Watermark | None = None
-        self._rows = 0
+        self.watermark: Watermark | None = None
+        self._plan: WindowPlan | None = None
         self._snapshot_position = position
-        self._fast: Any = None
-        self._queries: list[str] = []
-        self._future = 0
-        self._unfit = 0
+        self._cursor: CursorWindow | None = None
+        self._fast_pieces = True
+        self._rows = self._unfit = 0
 
-    def _select(self, columns: Sequence[Column]) -> sql.Composed:
+    def _select(self, columns: Sequence[Column], piece: Piece) -> sql.Composed:
         from psycopg import sql
 
         # aliases, as DuckDB takes no two names that differ only by case
         items = sql.SQL(", ").join(
             sql.SQL("{} AS {}").format(_selected(c), sql.Identifier(f"c{i}")) for i, c in enumerate(columns)
         )
-        return sql.SQL("SELECT {} FROM {} WHERE {}").format(items, self._relation, self._where)
+        return sql.SQL("SELECT {} FROM {} WHERE {}").format(items, piece.relation, piece.where)
 
-    def narrow_to_new(self, plan: WindowPlan, table_oid: int) -> None:
+    def fix_window(self, plan: WindowPlan) -> None:
+        """Limit an incremental read to what is new, and fix the source's clock, which ``high`` does not pass."""
         from assets.sources.postgres_snapshot import new_rows
 
-        assert plan.previous is not None
-        self._previous = plan.previous
-        self._where = new_rows(self._opened, self._connector.name, self._table, table_oid, plan.previous)
-
-    def fix_window(self, plan: WindowPlan, table_oid: int) -> None:
-        """Fix ``high`` in this snapshot: the greatest cursor that does not lie beyond the source's clock."""
-        from psycopg import sql
-
-        from assets.sources.postgres_snapshot import source_clock
-
-        previous = plan.previous
-        self.low = plan.low
-        kind = None
-        value = previous.value if previous and plan.mode == "incremental" else None
+        self._plan, self.low = plan, plan.low
+        if plan.mode == "incremental":
+            assert plan.previous is not None
+            self._where = new_rows(self._opened, self._connector.name, self._table, self._oid, plan.previous)
+            self._pieces = [Piece(self._relation, self._where)]
         if plan.cursor:
             kind = self._connector.cursor_kind(self._table, plan.cursor)
-            clock = source_clock(kind)
-            cursor = sql.Identifier(plan.cursor)
-            limit = sql.SQL("WHERE {} <= {}").format(cursor, clock) if clock else sql.SQL("")
-            if clock is None and kind.startswith("decimal"):
-                limit = sql.SQL("WHERE {} <> 'NaN'").format(cursor)
-            elif kind != "int16" and kind not in ("int32", "int64"):
-                limit = sql.SQL("{} AND isfinite({})").format(limit, cursor)
-            greatest = sql.SQL("SELECT max({})::text FROM {} {}").format(cursor, self._relation, limit)
-            row = self._opened.execute(greatest).fetchone()
-            found = row[0] if row else None
-            if found is not None and (value is None or self._later(kind, found, value)):
-                value = found
-            self.high = value
-            if clock is not None:
-                ahead = sql.SQL("SELECT count(*) FROM {} WHERE {} > {} AND {}").format(
-                    self._relation, cursor, clock, self._where
-                )
-                row = self._opened.execute(ahead).fetchone()
-                self._future = int(row[0]) if row else 0
-        self._watermark = Watermark(
-            cursor=plan.cursor, cursor_type=kind, value=value, position=self._snapshot_position.stored(table_oid)
-        )
+            index = self.schema.get_field_index(plan.cursor)
+            self._cursor = CursorWindow(self._opened, kind, index)
+        self._close_window()
 
-    @property
-    def watermark(self) -> Watermark | None:  # type: ignore[override]
-        """The previous one where nothing was read, unless the next window would scan for late commits in vain."""
-        previous, new = self._previous, self._watermark
-        if previous and new and not self._rows and previous.value == new.value and not previous.position["others"]:
-            return previous
-        return new
+    def _close_window(self, found: Sequence[str | None] = ()) -> None:
+        """Fix ``high`` and the watermark after the last row: from the cursors read, or ``found`` elsewhere.
 
-    def _later(self, kind: str, new: str, old: str) -> bool:
-        from psycopg import sql
+        The previous watermark stays where nothing was read, unless the next window would look for late commits in vain.
+        """
+        if self._plan is None:
+            return
+        previous = self._plan.previous
+        kind = self._cursor.kind if self._cursor else None
+        if self._cursor:
+            value = previous.value if previous and self._plan.mode == "incremental" else None
+            self.high = self._cursor.greatest([value, self._cursor.high_text(), *found])
+        position = self._snapshot_position.stored(self._oid)
+        self.watermark = Watermark(cursor=self._plan.cursor, cursor_type=kind, value=self.high, position=position)
+        if self._plan.mode == "incremental" and previous and not self._rows and not previous.position["others"]:
+            self.watermark = previous
 
-        from assets.sources.postgres_snapshot import CURSOR_TYPES
-
-        cast = "numeric" if kind.startswith("decimal") else CURSOR_TYPES[kind]
-        query = sql.SQL("SELECT %s::{t} > %s::{t}").format(t=sql.SQL(cast))
-        row = self._opened.execute(query, [new, old]).fetchone()
-        return bool(row and row[0])
-
-    def prepare_fast(self) -> None:
+    def use_fast(self, *, page_ranges: bool = True) -> None:
         """Use the fast reader where its extension is there; say why where it is not."""
-        from psycopg import sql
-
-        from assets.sources.postgres_fast import FastReader, extension_file
+        from assets.sources.postgres_fast import extension_file
 
         extension, why = extension_file()
-        if extension is None:
-            self.reader = f"text ({why})"
-            return
+        self.reader = f"text ({why})" if extension is None else "duckdb-binary"
+        self._fast_pieces = page_ranges
+
+    def _fast_reader(self) -> FastReader | None:
+        from assets.sources.postgres_chunks import split_pages
+        from assets.sources.postgres_fast import FastReader, extension_file
+
+        extension, _ = extension_file()
+        if extension is None or self.reader != "duckdb-binary":
+            return None
+        pieces = self._pieces
+        readers = 1
+        if self._fast_pieces:
+            pieces = split_pages(self._opened, self._table, pieces)
+            readers = self._connector.config.readers
+        queries = [self._select(self._columns, piece).as_string(self._opened) for piece in pieces]
         row = self._opened.execute("SELECT pg_export_snapshot()").fetchone()
         assert row is not None
-        whole = self._select(self._columns)
-        self._queries = [whole.as_string(self._opened)]
-        if self._table.kind == "table" and (self._table.estimated_bytes or 0) > PARALLEL_BYTES:
-            pages = -(-(self._table.estimated_bytes or 0) // 8192)
-            starts = range(0, pages, PAGES_A_QUERY)
-            self._queries = []
-            for start in starts:
-                part = sql.SQL("{} AND ctid >= {}::tid").format(whole, sql.Literal(f"({start},0)"))
-                if start != starts[-1]:  # the last one is open: the table may have grown
-                    part = sql.SQL("{} AND ctid < {}::tid").format(part, sql.Literal(f"({start + PAGES_A_QUERY},0)"))
-                self._queries.append(part.as_string(self._opened))
         typed = self.schema.remove(len(self.schema) - 1)
-        self._fast = FastReader(self._connector.name, self._connector.config, row[0], self._queries, typed, extension)
-        self.reader = "duckdb-binary"
+        connector = self._connector
+        return FastReader(connector.name, connector.config, row[0], queries, typed, extension, readers=readers)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        if self._fast is None:
+        fast = self._fast_reader()
+        if fast is None:
             yield from self.careful_batches()
             return
         import pyarrow as pa
@@ -175,16 +149,22 @@ class PostgresRead(TableRead):
 
         decimals = {i for i, c in enumerate(self._columns) if c.arrow_type.startswith("decimal") and c.rule == "typed"}
         zeros: set[int] = set()
-        for batch in self._fast.batches():
+        for batch in fast.batches():
             if needs_care(batch):
                 raise CarefulReadNeeded
             zeros |= zero_columns(batch, decimals - zeros)
-            self._rows += batch.num_rows
+            self._saw(batch)
             yield pa.RecordBatch.from_arrays(
                 [*batch.columns, pa.nulls(batch.num_rows, pa.string())], schema=self.schema
             )
         if zeros and self._holds_nan(sorted(zeros)):
             raise CarefulReadNeeded
+        self._close_window()
+
+    def _saw(self, batch: pa.RecordBatch) -> None:
+        self._rows += batch.num_rows
+        if self._cursor:
+            self._cursor.see(batch)
 
     def _holds_nan(self, indexes: Sequence[int]) -> bool:
         from psycopg import sql
@@ -208,24 +188,62 @@ class PostgresRead(TableRead):
         from psycopg import sql
 
         joined = sql.SQL(" OR ").join(conditions)
-        query = sql.SQL("SELECT EXISTS (SELECT 1 FROM {} WHERE ({}) AND ({}))").format(
-            self._relation, self._where, joined
-        )
-        row = self._opened.execute(query).fetchone()
-        return bool(row and row[0])
+        for piece in self._pieces:
+            query = sql.SQL("SELECT EXISTS (SELECT 1 FROM {} WHERE ({}) AND ({}))").format(
+                piece.relation, piece.where, joined
+            )
+            row = self._opened.execute(query).fetchone()
+            if row and row[0]:
+                return True
+        return False
 
     def careful_batches(self) -> Iterator[pa.RecordBatch]:
         from assets.sources.postgres_text import text_batches
 
         if not self.reader.startswith("text"):
             self.reader = "text (a value needs the careful reader)"
-        self._unfit = 0
-        for batch in text_batches(self._opened, self._select(self._columns), self._columns, self.schema):
-            self._rows += batch.num_rows
-            column = batch.column(batch.num_columns - 1)
-            if column.null_count < len(column):
-                self._unfit += sum(len(json.loads(text)) for text in column.to_pylist() if text)
-            yield batch
+        self._unfit = self._rows = 0
+        if self._cursor:
+            self._cursor.reset()
+        for piece in self._pieces:
+            for batch in text_batches(self._opened, self._select(self._columns, piece), self._columns, self.schema):
+                self._saw(batch)
+                column = batch.column(batch.num_columns - 1)
+                if column.null_count < len(column):
+                    self._unfit += sum(len(json.loads(text)) for text in column.to_pylist() if text)
+                yield batch
+        self._close_window()
+
+    def share(self) -> str | None:
+        from assets.sources.postgres_snapshot import shared_snapshot
+
+        _ = self.state  # it locks the table: no rewrite and no truncation while others read
+        return shared_snapshot(self._opened, self._snapshot_position, self._oid)
+
+    @cached_property
+    def state(self) -> Mapping[str, Any]:  # type: ignore[override]
+        from assets.sources.postgres_chunks import content_state
+
+        return content_state(self._opened, self._relation, self._oid, self._snapshot_position)
+
+    def of_chunk(self, chunk: Chunk) -> PostgresRead:
+        from assets.sources.postgres_chunks import pieces
+
+        assert self._plan is not None
+        read = PostgresRead(self._connector, self._opened, self._table, self._snapshot_position, self._oid)
+        read.fix_window(self._plan)
+        read.use_fast(page_ranges=False)
+        read._pieces = pieces(chunk, read._where)
+        return read
+
+    def remaining(self, done: Sequence[ChunkRead]) -> list[Chunk]:
+        from assets.sources.postgres_chunks import changed_chunks
+
+        return changed_chunks(self._opened, self.state, done, self._where)
+
+    def take_over(self, done: Sequence[ChunkRead]) -> None:
+        self._rows += sum(read.rows for read in done)
+        self._close_window([read.high for read in done])
 
     def select_only(self, columns: Sequence[str]) -> None:
         import pyarrow as pa
@@ -261,7 +279,7 @@ class PostgresRead(TableRead):
 
     @property
     def future_rows(self) -> int:
-        return self._future
+        return self._cursor.future_rows if self._cursor else 0
 
     @property
     def unfit_values(self) -> int:
@@ -315,17 +333,17 @@ class PostgresConnector(Connector):
         return kind
 
     @contextmanager
-    def _snapshot(self, table: SourceTable) -> Iterator[tuple[PostgresRead, int]]:
+    def _snapshot(self, table: SourceTable, shared: str | None = None) -> Iterator[PostgresRead]:
         import psycopg
 
         from assets.sources.postgres_catalogue import list_tables
-        from assets.sources.postgres_snapshot import open_snapshot
+        from assets.sources.postgres_snapshot import join_snapshot, open_snapshot
 
         with connection(self.name, self.config) as opened:
             ((oid, _),) = list_tables(opened, self.name, None, [table.name])
             try:
-                position = open_snapshot(opened)
-                yield PostgresRead(self, opened, table, position), oid
+                position = join_snapshot(opened, shared) if shared else None
+                yield PostgresRead(self, opened, table, position or open_snapshot(opened), oid)
             except psycopg.Error as error:
                 raise explain(error, f"{self.name}/{table.name}", self.config) from None
             finally:
@@ -333,8 +351,8 @@ class PostgresConnector(Connector):
                     opened.execute("ROLLBACK")
 
     @contextmanager
-    def open_read(self, plan: WindowPlan) -> Iterator[TableRead]:
-        with self._snapshot(plan.table) as (read, oid):
+    def _window(self, plan: WindowPlan, shared: str | None) -> Iterator[TableRead]:
+        with self._snapshot(plan.table, shared) as read:
             read.key = plan.key
             if plan.cursor:
                 kind = self.cursor_kind(plan.table, plan.cursor)
@@ -344,15 +362,33 @@ class PostgresConnector(Connector):
                         where=f"{self.name}/{plan.table.name}",
                         remedy=f"Run: headrace sync {self.name} {plan.table.name} --mode full",
                     )
-            if plan.mode == "incremental":
-                read.narrow_to_new(plan, oid)
-            read.fix_window(plan, oid)
-            read.prepare_fast()
+            read.fix_window(plan)
+            read.use_fast()
             yield read
+
+    def open_read(self, plan: WindowPlan) -> AbstractContextManager[TableRead]:
+        return self._window(plan, None)
+
+    def join_read(self, plan: WindowPlan, snapshot: str) -> AbstractContextManager[TableRead]:
+        return self._window(plan, snapshot)
+
+    def chunks(self, plan: WindowPlan, chunk_bytes: int) -> list[Chunk]:
+        from assets.sources.postgres_chunks import page_chunks
+
+        table = plan.table
+        small = table.estimated_bytes is not None and table.estimated_bytes < 2 * chunk_bytes
+        if plan.mode != "full" or table.kind not in ("table", "partitioned") or small:
+            return []
+        with connection(self.name, self.config) as opened:
+            return page_chunks(opened, table, chunk_bytes)
+
+    @property
+    def parallel_chunks(self) -> int:
+        return self.config.readers
 
     @contextmanager
     def open_verify(self, table: SourceTable, columns: Sequence[str] | None = None) -> Iterator[TableRead]:
-        with self._snapshot(table) as (read, _):
+        with self._snapshot(table) as read:
             if columns is not None:
                 read.select_only(columns)
             yield read

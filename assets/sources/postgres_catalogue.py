@@ -41,12 +41,17 @@ KINDS = {"r": "table", "p": "partitioned", "v": "view", "m": "materialized_view"
 
 _TABLES = """
 SELECT c.oid::bigint, n.nspname, c.relname, c.relkind::text, c.reltuples::float8,
-       CASE WHEN c.relkind IN ('r', 'm') THEN c.relpages::bigint * current_setting('block_size')::bigint END
+       CASE WHEN c.relkind NOT IN ('r', 'm') THEN NULL
+            WHEN %(names)s::text[] IS NOT NULL THEN pg_relation_size(c.oid)
+            ELSE c.relpages::bigint * current_setting('block_size')::bigint END
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
   AND n.nspname !~ '^pg_(toast|temp|catalog)' AND n.nspname <> 'information_schema'
   AND (%(schemas)s::text[] IS NULL OR n.nspname = ANY(%(schemas)s))
   AND has_schema_privilege(n.oid, 'USAGE')
+  AND (%(names)s::text[] IS NULL OR
+       CASE WHEN n.nspname ~ '[."]' THEN '"' || replace(n.nspname, '"', '""') || '"' ELSE n.nspname END
+       || '.' || c.relname = ANY(%(names)s))
 ORDER BY 2, 3
 """
 _COLUMNS = """
@@ -90,9 +95,11 @@ def list_tables(
     Raises:
         NotFoundError: one of ``names`` is not there, or not visible to this role.
     """
-    rows = connection.execute(
-        _TABLES, {"schemas": None if names is not None or schemas is None else list(schemas)}
-    ).fetchall()
+    wanted = {
+        "schemas": None if names is not None or schemas is None else list(schemas),
+        "names": None if names is None else list(names),
+    }
+    rows = connection.execute(_TABLES, wanted).fetchall()
     if names is not None:
         by_label = {table_label(row[1], row[2]): row for row in rows}
         missing = [name for name in names if name not in by_label]

@@ -69,13 +69,15 @@ class FastReader:
         queries: Sequence[str],
         schema: pa.Schema,
         extension: Path,
+        *,
+        readers: int,
     ) -> None:
         self._name, self._config, self._snapshot, self._schema = name, config, snapshot, schema
         self._extension = extension
         self._todo: queue.SimpleQueue[str] = queue.SimpleQueue()
         for query in queries:
             self._todo.put(query)
-        self._threads = min(config.readers, len(queries))
+        self._threads = min(readers, len(queries))
         self._ready: queue.Queue[Any] = queue.Queue(maxsize=WAITING_BATCHES)
         self._stop = threading.Event()
         self._backends: list[int] = []

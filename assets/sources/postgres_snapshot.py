@@ -3,6 +3,8 @@
 # SQL text is composed of quoted identifiers here, which is no LiteralString.
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, LiteralString
 
@@ -43,6 +45,42 @@ SELECT EXISTS (SELECT 1 FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = 
 OR EXISTS (SELECT 1 FROM pg_prepared_xacts WHERE database = current_database())
 """
 _SYSTEM = "SELECT system_identifier::text FROM pg_control_system()"
+
+
+def join_snapshot(connection: psycopg.Connection[Any], shared: str) -> SnapshotPosition | None:
+    """Begin a read-only transaction in the snapshot that another connection exported; None where that one has ended."""
+    import psycopg
+
+    token = json.loads(shared)
+    connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    try:
+        connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(token["id"])))
+    except (
+        psycopg.errors.InvalidParameterValue,
+        psycopg.errors.ObjectNotInPrerequisiteState,
+        psycopg.errors.UndefinedObject,
+    ):
+        connection.execute("ROLLBACK")
+        return None
+    # after a restart of the server another transaction's snapshot may go by the same name
+    if _one(connection, "SELECT pg_current_snapshot()::text")[0] != token["snapshot"]:
+        connection.execute("ROLLBACK")
+        return None
+    stored = token["position"]
+    return SnapshotPosition(
+        stored["system"],
+        stored["database"],
+        stored["xmax"],
+        tuple(stored["in_flight"]),
+        stored["others"],
+        stored["lsn"],
+    )
+
+
+def shared_snapshot(connection: psycopg.Connection[Any], position: SnapshotPosition, table_oid: int) -> str:
+    """Export this connection's snapshot, for `join_snapshot`."""
+    exported, snapshot = _one(connection, "SELECT pg_export_snapshot(), pg_current_snapshot()::text")
+    return json.dumps({"id": exported, "snapshot": snapshot, "position": position.stored(table_oid)})
 
 
 @dataclass(frozen=True)
@@ -132,21 +170,29 @@ def new_rows(
         raise WatermarkError("the watermark belongs to another server or database", where=where, remedy=remedy)
     if position.get("table") != table_oid:
         raise WatermarkError("the table was dropped and created again since the last sync", where=where, remedy=remedy)
-    xmax = str(int(position["xmax"]) % 2**32)
-    (age,) = _one(connection, "SELECT age(%s::text::xid)", [xmax])
-    if not 0 <= age <= WRAPAROUND:
+    new = unseen(connection, position)
+    if new is None:
         raise WatermarkError("the last sync lies too many transactions back", where=where, remedy=remedy)
-    # both ages in one statement: each transaction counts ages from its own start
-    new = sql.SQL("age(xmin) <= age({}::xid)").format(sql.Literal(xmax))
-    if position["in_flight"]:
-        ids = sql.SQL(", ").join(sql.Literal(str(xid)) for xid in position["in_flight"])
-        new = sql.SQL("({} OR xmin::text IN ({}))").format(new, ids)
     if position["others"] or position["in_flight"] or previous.value is None or previous.cursor is None:
         return new
     cursor = sql.Identifier(previous.cursor)
     low = sql.SQL("{}::{}").format(sql.Literal(previous.value), sql.SQL(_cursor_type(previous)))
     # ">=" and not ">": a later row may carry the very same value; what was seen is left out by its version
     return sql.SQL("({cursor} >= {low} OR {cursor} IS NULL) AND {new}").format(cursor=cursor, low=low, new=new)
+
+
+def unseen(connection: psycopg.Connection[Any], position: Mapping[str, Any]) -> sql.Composable | None:
+    """The condition that picks the row versions a stored position could not see; None: too old to compare with."""
+    xmax = str(int(position["xmax"]) % 2**32)
+    (age,) = _one(connection, "SELECT age(%s::text::xid)", [xmax])
+    if not 0 <= age <= WRAPAROUND:
+        return None
+    # both ages in one statement: each transaction counts ages from its own start
+    new = sql.SQL("age(xmin) <= age({}::xid)").format(sql.Literal(xmax))
+    if position["in_flight"]:
+        ids = sql.SQL(", ").join(sql.Literal(str(xid)) for xid in position["in_flight"])
+        new = sql.SQL("({} OR xmin::text IN ({}))").format(new, ids)
+    return new
 
 
 CURSOR_TYPES: dict[str, LiteralString] = {

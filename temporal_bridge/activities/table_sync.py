@@ -13,11 +13,12 @@ from temporalio.exceptions import CancelledError
 
 from assets.errors import HeadraceError
 from assets.settings import Settings
-from assets.sync import CommitInfo, TableResult, TableSync, WindowPlan
+from assets.sync import ChunkedRead, CommitInfo, TableResult, TableSync, WindowPlan
 from temporal_bridge.activities.error_classification import classify, scrub
 from temporal_bridge.activities.progress_heartbeat import ProgressHeartbeat
 from temporal_bridge.payload_size import refuse_large_payload
 from temporal_bridge.workflows.step_inputs import (
+    ChunkInput,
     CommitInput,
     ExtractInput,
     FailInput,
@@ -38,6 +39,9 @@ class Steps(Protocol):
 
     def open_window(self, work: TableSync, workflow_id: str | None = None) -> WindowPlan: ...
     def extract(self, work: TableSync, plan: WindowPlan, attempt: int, progress: Progress) -> str: ...
+    def begin_chunks(self, work: TableSync, plan: WindowPlan, attempt: int, progress: Progress) -> ChunkedRead: ...
+    def extract_chunk(self, work: TableSync, uri: str, number: int, attempt: int, progress: Progress) -> int: ...
+    def finish_chunks(self, work: TableSync, uri: str, attempt: int, progress: Progress) -> str: ...
     def commit_bronze(self, work: TableSync, manifest_uri: str) -> CommitInfo: ...
     def merge_silver(self, work: TableSync, manifest_uri: str, progress: Progress | None = None) -> CommitInfo: ...
     def verify(
@@ -88,7 +92,8 @@ class TableSyncActivities:
     def of_role(self, role: WorkerRole) -> Sequence[Callable[..., Any]]:
         """The activities that a worker of this role registers, as ``STEP_LIMITS`` sends them."""
         if role == "extract":
-            return [self.open_window, self.extract, self.commit_bronze, self.merge_silver, self.verify]
+            chunks = [self.begin_chunks, self.extract_chunk, self.finish_chunks]
+            return [self.open_window, self.extract, *chunks, self.commit_bronze, self.merge_silver, self.verify]
         return [self.sync_timeouts, self.record, self.fail, self.skip, self.close_row]
 
     @activity.defn(name="sync_timeouts")
@@ -108,6 +113,24 @@ class TableSyncActivities:
         """Cancel arrives as an exception between two batches; the steps abort their open file and pass it on."""
         with ProgressHeartbeat("extract", self._settings.read_silence_seconds, cancellable=True) as progress:
             return self._steps.extract(extract.work, extract.plan, activity.info().attempt, progress)
+
+    @activity.defn(name="begin_chunks")
+    @_classified
+    def begin_chunks(self, extract: ExtractInput) -> ChunkedRead:
+        with ProgressHeartbeat("begin_chunks", cancellable=True) as progress:
+            return self._steps.begin_chunks(extract.work, extract.plan, activity.info().attempt, progress)
+
+    @activity.defn(name="extract_chunk")
+    @_classified
+    def extract_chunk(self, chunk: ChunkInput) -> int:
+        with ProgressHeartbeat("extract_chunk", self._settings.read_silence_seconds, cancellable=True) as progress:
+            return self._steps.extract_chunk(chunk.work, chunk.uri, chunk.number, activity.info().attempt, progress)
+
+    @activity.defn(name="finish_chunks")
+    @_classified
+    def finish_chunks(self, chunk: ChunkInput) -> str:
+        with ProgressHeartbeat("finish_chunks", cancellable=True) as progress:
+            return self._steps.finish_chunks(chunk.work, chunk.uri, activity.info().attempt, progress)
 
     @activity.defn(name="commit_bronze")
     @_classified

@@ -14,9 +14,10 @@ from temporalio.exceptions import ApplicationError, FailureError, is_cancelled_e
 from temporalio.workflow import ActivityCancellationType
 
 with workflow.unsafe.imports_passed_through():
-    from assets.sync import CommitInfo, Model, TableResult, TableSync, WindowPlan
+    from assets.sync import ChunkedRead, CommitInfo, Model, TableResult, TableSync, WindowPlan
     from temporal_bridge.workflows.failure_cause import FailureCause, failure_cause
     from temporal_bridge.workflows.step_inputs import (
+        ChunkInput,
         CommitInput,
         ExtractInput,
         FailInput,
@@ -48,6 +49,9 @@ HOURS = timedelta(hours=12)
 STEP_LIMITS = {
     "open_window": StepLimits(timedelta(hours=2), timedelta(hours=24)),  # it may have to catch Silver up
     "extract": StepLimits(HOURS, timedelta(hours=48)),
+    "begin_chunks": StepLimits(timedelta(hours=2), timedelta(hours=24)),
+    "extract_chunk": StepLimits(HOURS, timedelta(hours=48)),
+    "finish_chunks": StepLimits(HOURS, timedelta(hours=48)),
     "commit_bronze": StepLimits(timedelta(hours=1), timedelta(hours=24)),
     "merge_silver": StepLimits(HOURS, timedelta(hours=48)),
     "verify": StepLimits(HOURS, timedelta(hours=48)),
@@ -127,7 +131,11 @@ class DataSourceSyncWorkflow:
         plan = await self._run_step("open_window", work, WindowPlan)
         if plan.skip:
             return await self._run_step("skip", SkipInput(work=work, plan=plan), TableResult)
-        manifest_uri = await self._run_step("extract", ExtractInput(work=work, plan=plan), str)
+        extract = ExtractInput(work=work, plan=plan)
+        if plan.chunked:
+            manifest_uri = await self._extract_chunks(extract)
+        else:
+            manifest_uri = await self._run_step("extract", extract, str)
         staged = CommitInput(work=work, manifest_uri=manifest_uri)
         bronze = await self._run_step("commit_bronze", staged, CommitInfo)
         silver = await self._run_step("merge_silver", staged, CommitInfo)
@@ -138,6 +146,25 @@ class DataSourceSyncWorkflow:
         result = await self._run_step("record", RecordInput(work=work, result=result), TableResult)
         workflow.set_current_details(f"{self._table}: {result.status}, {result.rows_read} rows read")
         return result
+
+    async def _extract_chunks(self, extract: ExtractInput) -> str:
+        """Read a large table in chunks, some at once, wherever workers are free. One that fails ends them all."""
+        work = extract.work
+        begun = await self._run_step("begin_chunks", extract, ChunkedRead)
+        free = asyncio.Semaphore(begun.parallel)
+
+        async def read(number: int) -> int:
+            async with free:
+                return await self._run_step("extract_chunk", ChunkInput(work=work, uri=begun.uri, number=number), int)
+
+        chunks = [asyncio.create_task(read(number)) for number in range(begun.chunks)]
+        try:
+            await asyncio.gather(*chunks)
+        finally:
+            for chunk in chunks:
+                chunk.cancel()
+            await asyncio.gather(*chunks, return_exceptions=True)
+        return await self._run_step("finish_chunks", ChunkInput(work=work, uri=begun.uri), str)
 
     async def _run_step(self, step: str, argument: Model, result_type: type[Result]) -> Result:
         self._step = step

@@ -10,6 +10,14 @@ class ExtractInput(Model):
     plan: WindowPlan
 
 
+class ChunkInput(Model):
+    """Input of ``extract_chunk``; of ``finish_chunks`` without a number."""
+
+    work: TableSync
+    uri: str
+    number: int = 0
+
+
 class CommitInput(Model):
     """Input of ``commit_bronze`` and ``merge_silver``."""
 

@@ -53,11 +53,20 @@ class Installation:
 
     def sync(self, table: str, **options: Any) -> TableResult:
         work = self.work(table, **options)
-        plan = self.steps.open_window(work)
-        manifest = self.steps.extract(work, plan, 1)
+        manifest = self.extract(work)
         bronze = self.steps.commit_bronze(work, manifest)
         silver = self.steps.merge_silver(work, manifest)
         return self.steps.record(work, self.steps.verify(work, manifest, bronze, silver))
+
+    def extract(self, work: TableSync) -> str:
+        """As the workflow does: in chunks where the plan says so."""
+        plan = self.steps.open_window(work)
+        if not plan.chunked:
+            return self.steps.extract(work, plan, 1)
+        read = self.steps.begin_chunks(work, plan, 1)
+        for number in range(read.chunks):
+            self.steps.extract_chunk(work, read.uri, number, 1)
+        return self.steps.finish_chunks(work, read.uri, 1)
 
     def verify(self, table: str, level: VerifyLevel = "values") -> VerifyResult:
         return verify_table(self.steps, "shop", table, level)

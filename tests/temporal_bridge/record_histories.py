@@ -46,6 +46,8 @@ def record(client: TemporalClient, steps: RecordedSteps) -> None:
 
     save(start("public.orders", "succeeded"), "succeeded")
     save(start("public.forbidden", "failed"), "failed")
+    save(start("public.large", "chunked"), "chunked")
+    save(start("public.large_forbidden", "chunk-failed"), "chunk-failed")
     cancelled = start("public.waiting", "cancelled")
     steps.wait_for("extract", 2)
     client.cancel(cancelled)

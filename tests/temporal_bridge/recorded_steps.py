@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from assets.errors import SourceAccessError, SourceUnreachableError
-from assets.sync import CommitInfo, SourceTable, TableResult, TableSync, WindowPlan
+from assets.sync import ChunkedRead, CommitInfo, SourceTable, TableResult, TableSync, WindowPlan
 
 BATCHES = 20
 ROWS_A_BATCH = 100
+CHUNKS = 5
 
 
 class RecordedSteps:
@@ -57,7 +58,7 @@ class RecordedSteps:
             raise ValueError("cannot open postgresql://me:canary-secret@db/shop with password=canary-secret")
         table = SourceTable(name=work.table, schema_name="public", table_name=work.table.partition(".")[2])
         skip = "nothing changed" if work.table == "public.unchanged" else None
-        return WindowPlan(table=table, mode="full", skip=skip)
+        return WindowPlan(table=table, mode="full", skip=skip, chunked=work.table.startswith("public.large"))
 
     def extract(self, work: TableSync, plan: WindowPlan, attempt: int, progress: Callable[[int, int], None]) -> str:
         self._log("extract", work, attempt=attempt, pid=os.getpid())
@@ -74,6 +75,28 @@ class RecordedSteps:
         return f"staging/{work.table}/{work.run_group}/a{attempt}/manifest.json" + (
             "x" * 1_700_000 if work.table == "public.enormous" else ""
         )
+
+    def begin_chunks(
+        self, work: TableSync, plan: WindowPlan, attempt: int, progress: Callable[[int, int], None]
+    ) -> ChunkedRead:
+        self._log("begin_chunks", work, attempt=attempt)
+        return ChunkedRead(uri=f"staging/{work.table}/chunks-a{attempt}.json", chunks=CHUNKS, parallel=2)
+
+    def extract_chunk(
+        self, work: TableSync, uri: str, number: int, attempt: int, progress: Callable[[int, int], None]
+    ) -> int:
+        self._log("extract_chunk", work, attempt=attempt, number=number, pid=os.getpid())
+        if work.table == "public.large_forbidden" and number == 2:
+            raise SourceAccessError("permission denied for table large.", where="shop/public.large_forbidden")
+        while work.table == "public.large_waiting" and number == 3 and not (self.folder / "release").exists():
+            time.sleep(0.02)
+            progress(number, number)
+        self._log("chunk_done", work, number=number)
+        return ROWS_A_BATCH
+
+    def finish_chunks(self, work: TableSync, uri: str, attempt: int, progress: Callable[[int, int], None]) -> str:
+        self._log("finish_chunks", work, attempt=attempt)
+        return uri
 
     def commit_bronze(self, work: TableSync, manifest_uri: str) -> CommitInfo:
         self._log("commit_bronze", work, manifest_uri=manifest_uri)

@@ -25,6 +25,8 @@ EXPECTED = {
     "DataSourceSyncWorkflow-succeeded",
     "DataSourceSyncWorkflow-failed",
     "DataSourceSyncWorkflow-cancelled",
+    "DataSourceSyncWorkflow-chunked",
+    "DataSourceSyncWorkflow-chunk-failed",
     "DatasetSyncWorkflow-partial",
 }
 

@@ -1,0 +1,182 @@
+"""Step 2 of a large table: chunks of one snapshot, each staged by an activity of its own, then one manifest.
+
+Each finished chunk leaves a note beside its parts. A note outlives the worker: what stands in one is read again only if
+the source changed it since, so that the manifest always holds one consistent snapshot.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from assets.bronze import BronzeRows
+from assets.failpoints import failpoint
+from assets.snapshot_keeper import SnapshotKeeper
+from assets.sources.interface import CarefulReadNeeded, TableRead
+from assets.sync import Chunk, ChunkedRead, ChunkRead, Model, TableSync, WindowPlan
+
+if TYPE_CHECKING:
+    from assets.steps import SyncSteps
+
+Progress = Callable[[int, int], None]
+IDLE_SECONDS = 900
+
+
+class ChunkPlan(Model):
+    """The note of ``begin_chunks``: what is read, and the snapshot to join."""
+
+    plan: WindowPlan
+    chunks: tuple[Chunk, ...]
+    snapshot: str | None
+    attempt: int
+
+
+class ChunkedExtraction:
+    """The three activities of one chunked read. Each may be repeated."""
+
+    def __init__(self, steps: SyncSteps, work: TableSync) -> None:
+        self._steps = steps
+        self._lakehouse = steps.lakehouse
+        self._work = work
+
+    def begin(self, plan: WindowPlan, attempt: int, progress: Progress) -> ChunkedRead:
+        """Open the snapshot, keep it open in this process, and write the chunks down."""
+        connector = self._steps.catalog.connector(self._work.connector)
+        chunks = connector.chunks(plan, self._steps.settings.chunk_mb << 20)
+        keeper = SnapshotKeeper(connector.open_read(plan), lambda: progress(0, 0))
+        try:
+            noted = ChunkPlan(plan=plan, chunks=tuple(chunks), snapshot=keeper.read.share(), attempt=attempt)
+            uri = self._note(f"chunks-a{attempt}", noted)
+        except BaseException:
+            keeper.close()
+            raise
+        if noted.snapshot is None:
+            keeper.close()
+        else:
+            keeper.keep_while(self._wanted(uri, attempt, len(chunks)))
+        failpoint("after_begin_chunks")
+        return ChunkedRead(uri=uri, chunks=len(chunks), parallel=connector.parallel_chunks)
+
+    def _wanted(self, uri: str, attempt: int, chunks: int) -> Callable[[], bool]:
+        """Whether the read goes on: its note is there, no later try began, and chunks still come in."""
+        last = time.monotonic()
+        found = 0
+
+        def wanted() -> bool:
+            nonlocal last, found
+            while found < chunks and self._lakehouse.read_note(self._address(uri, found)) is not None:
+                found += 1
+                last = time.monotonic()
+            later = uri.replace(f"chunks-a{attempt}.json", f"chunks-a{attempt + 1}.json")
+            over = (self._finished(uri), later)
+            return (
+                time.monotonic() - last < IDLE_SECONDS
+                and self._lakehouse.read_note(uri) is not None
+                and all(self._lakehouse.read_note(note) is None for note in over)
+            )
+
+        return wanted
+
+    @staticmethod
+    def _finished(uri: str) -> str:
+        return f"{uri.removesuffix('.json')}-finished.json"
+
+    @staticmethod
+    def _address(uri: str, number: int) -> str:
+        return f"{uri.removesuffix('.json')}-{number}.json"
+
+    def _note(self, name: str, content: Model) -> str:
+        work = self._work
+        return self._lakehouse.write_note(work.connector, work.table, work.run_group, name, content.model_dump_json())
+
+    def _noted(self, uri: str) -> ChunkPlan:
+        text = self._lakehouse.read_note(uri)
+        if text is None:
+            from assets.errors import LakehouseError
+
+            raise LakehouseError("the notes of this run are gone", where=uri, remedy="Sync the table again.")
+        return ChunkPlan.model_validate_json(text)
+
+    def _chunk_read(self, uri: str, number: int) -> ChunkRead | None:
+        text = self._lakehouse.read_note(self._address(uri, number))
+        return ChunkRead.model_validate_json(text) if text else None
+
+    def extract(self, uri: str, number: int, attempt: int, progress: Progress) -> int:
+        """Stage one chunk; returns its rows. A chunk whose note is there is not read again."""
+        if done := self._chunk_read(uri, number):
+            return done.rows
+        noted = self._noted(uri)
+        with self._open(noted) as read:
+            done = self._stage(noted, read, noted.chunks[number], f"{number}", attempt, progress)
+        self._note(f"chunks-a{noted.attempt}-{number}", done)
+        failpoint("after_chunk_note")
+        return done.rows
+
+    def _open(self, noted: ChunkPlan) -> AbstractContextManager[TableRead]:
+        connector = self._steps.catalog.connector(self._work.connector)
+        if noted.snapshot is None:
+            return connector.open_read(noted.plan)
+        return connector.join_read(noted.plan, noted.snapshot)
+
+    def _stage(
+        self, noted: ChunkPlan, read: TableRead, chunk: Chunk, stream: str, attempt: int, progress: Progress
+    ) -> ChunkRead:
+        state = dict(read.state)
+        part = read.of_chunk(chunk)
+        rows = BronzeRows(part.schema, noted.plan.tag, part.position)
+        try:
+            parts, size = self._steps.stage(self._work, rows, part.batches(), attempt, progress, f"chunk-{stream}")
+        except CarefulReadNeeded:
+            careful = part.careful_batches()
+            parts, size = self._steps.stage(self._work, rows, careful, attempt, progress, f"chunk-{stream}")
+        failpoint("before_chunk_note")
+        return ChunkRead(
+            chunk=chunk,
+            state=state,
+            parts=parts,
+            rows=sum(p.rows for p in parts),
+            bytes=size,
+            high=part.high,
+            future_rows=part.future_rows,
+            unfit_values=part.unfit_values,
+            reader=part.reader,
+        )
+
+    def finish(self, uri: str, attempt: int, progress: Progress) -> str:
+        """Read again what is not as one snapshot has it, and write the manifest. Returns its URI."""
+        noted = self._noted(uri)
+        by_id: dict[str, ChunkRead] = {}
+        for number, chunk in enumerate(noted.chunks):
+            if done := self._chunk_read(uri, number):
+                by_id[chunk.id] = done
+            progress(0, 0)
+        with self._open(noted) as read:
+            missing = [chunk for chunk in noted.chunks if chunk.id not in by_id]
+            numbers = {chunk.id: number for number, chunk in enumerate(noted.chunks)}
+            for chunk in [*missing, *read.remaining(list(by_id.values()))]:
+                number = numbers.get(chunk.id, len(numbers))
+                numbers.setdefault(chunk.id, number)
+                by_id[chunk.id] = self._stage(noted, read, chunk, f"{number}-again", attempt, progress)
+                if number < len(noted.chunks):
+                    self._note(f"chunks-a{noted.attempt}-{number}", by_id[chunk.id])
+                failpoint("during_finish_chunks")
+            done = list(by_id.values())
+            read.take_over(done)
+            manifest = self._steps.write_manifest(self._work, noted.plan, read, attempt, self._summed(done))
+        self._note(f"chunks-a{noted.attempt}-finished", done[0])  # the snapshot is let go
+        return manifest
+
+    @staticmethod
+    def _summed(done: Sequence[ChunkRead]) -> dict[str, Any]:
+        readers = dict.fromkeys(chunk.reader for chunk in done)
+        parts = tuple(part for chunk in done for part in chunk.parts)
+        return {
+            "parts": parts,
+            "rows_read": sum(part.rows for part in parts),
+            "future_rows": sum(chunk.future_rows for chunk in done),
+            "unfit_values": sum(chunk.unfit_values for chunk in done),
+            "bytes_read": sum(chunk.bytes for chunk in done),
+            "reader": ", ".join(readers),
+        }
