@@ -71,6 +71,29 @@ class Settings(BaseSettings):
         default=None,
         description="Address of the Dagster webserver, where `headrace up` did not start it: it reloads added tables.",
     )
+    web_url: str | None = Field(
+        default=None,
+        description="Address under which people reach the webserver, where it is another: `https://data.example.com/x`.",
+    )
+    web_session_hours: float = Field(default=168, gt=0, le=8760, description="A login ends after this time.")
+    web_idle_hours: float = Field(default=24, gt=0, le=8760, description="A login ends when unused for this time.")
+    audit_days: int = Field(default=365, ge=1, description="How long lines of the audit log are kept.")
+    internal_token: SecretStr | None = Field(
+        default=None,
+        description="Credential of the stack's own processes at the webserver; default: `internal.token` in the home.",
+    )
+    oidc_issuer: str | None = Field(
+        default=None, description="OpenID Connect provider whose people may log in: `https://login.example.com`."
+    )
+    oidc_client_id: str | None = Field(default=None, description="Client id at the provider.")
+    oidc_client_secret: SecretStr | None = Field(default=None, description="Client secret at the provider.")
+    oidc_scopes: str = Field(default="openid profile email", description="Scopes asked of the provider.")
+    oidc_name_claim: str = Field(default="email", description="Claim that becomes the user's name.")
+    oidc_role_claim: str = Field(default="groups", description="Claim that the roles are taken from.")
+    oidc_roles: str = Field(
+        default="",
+        description="Roles by value of the claim: `admin=platform,operator=analysts,viewer=*`; none fits: refused.",
+    )
     notify_url: SecretStr | None = Field(
         default=None,
         description="Who hears of a failed run: webhook or Slack `https://...`, mail `smtp://user:password@host?to=a@b`.",

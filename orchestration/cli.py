@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from orchestration import cli_connectors, cli_pipelines
+from orchestration import cli_access, cli_connectors, cli_pipelines
 from orchestration import cli_table_options as table_options
 from orchestration.cli_output import HomeOption, JsonOption, open_headrace, print_json, print_table, reports_errors
 
@@ -27,6 +27,8 @@ app = typer.Typer(
 )
 app.add_typer(cli_connectors.app, name="connectors")
 app.add_typer(cli_pipelines.app, name="pipelines")
+app.add_typer(cli_access.users, name="users")
+app.add_typer(cli_access.tokens, name="tokens")
 
 ConnectorArgument = Annotated[str, typer.Argument(help="Name of the connector.")]
 TablesArgument = Annotated[list[str] | None, typer.Argument(help="Tables, as discover prints them: schema.table.")]
@@ -40,12 +42,17 @@ def options(home: HomeOption = None) -> None:
 
 @app.command()
 @reports_errors
-def up(home: HomeOption = None) -> None:
+def up(
+    no_auth: Annotated[
+        bool, typer.Option("--no-auth", help="No login: whoever reaches the loopback address may do everything.")
+    ] = False,
+    home: HomeOption = None,
+) -> None:
     """Run the one-machine stack: Temporal, worker, Dagster. Ctrl-C stops all of it."""
     settings = open_headrace(home).settings
     from orchestration import local
 
-    raise typer.Exit(local.up(settings))
+    raise typer.Exit(local.up(settings, login=not no_auth))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})

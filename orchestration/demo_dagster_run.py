@@ -7,7 +7,9 @@ import time
 import urllib.request
 from typing import Any
 
+from assets.settings import Settings
 from orchestration.child_process import ServerProcessError
+from orchestration.stack_credential import credential_headers
 
 _WHERE = "Dagster"
 _ASSETS = """
@@ -33,7 +35,8 @@ def ask(url: str, query: str, variables: dict[str, Any] | None = None) -> dict[s
         ServerProcessError: the document was refused.
     """
     body = json.dumps({"query": query, "variables": variables or {}}).encode()
-    request = urllib.request.Request(f"{url}/graphql", body, {"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json", **credential_headers(Settings(), url)}
+    request = urllib.request.Request(f"{url}/graphql", body, headers)
     with urllib.request.urlopen(request, timeout=60) as answer:
         document: dict[str, Any] = json.load(answer)
     if document.get("errors"):

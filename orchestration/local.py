@@ -41,12 +41,18 @@ class LocalStack:
         self.home = settings.home_path
         self._lock: IO[str] | None = None
         self._supervisor: Supervisor | None = None
-        self._transient = False
+        self._transient, self._login = False, True
         self._workers: list[SupervisedServer] = []
         self._record: StackRecord | None = None
 
     def start(
-        self, temporal: bool = True, worker: bool = True, dagster: bool = False, *, transient: bool = False
+        self,
+        temporal: bool = True,
+        worker: bool = True,
+        dagster: bool = False,
+        *,
+        transient: bool = False,
+        login: bool = True,
     ) -> LocalStack:
         """Start the stack and return it; every server answers when this returns.
 
@@ -55,6 +61,7 @@ class LocalStack:
             worker: start a worker and wait until it polls.
             dagster: start Dagster's code location, webserver and daemon too.
             transient: the stack ends with a command; `stop` waits for other commands that use it.
+            login: False: the webserver asks nobody for a login.
 
         Raises:
             ConflictError: a stack runs in this home already.
@@ -62,7 +69,7 @@ class LocalStack:
         """
         self.home.mkdir(parents=True, exist_ok=True)
         self._take_lock()
-        self._transient = transient
+        self._transient, self._login = transient, login
         try:
             try:
                 self._record = self._start(temporal, worker, dagster)
@@ -179,6 +186,8 @@ class LocalStack:
         module = ["--module-name", "orchestration.definitions", "--location-name", "headrace"]
         code = ["code-server", "start", "--host", LOOPBACK, "--port", str(code_port), *module]
         web = ["--host", LOOPBACK, "--port", str(web_port), "--workspace", str(workspace)]
+        if not self._login:
+            web.append("--no-auth")
 
         def child(name: str, log: str, program: str, args: list[str]) -> ChildProcess:
             command = [sys.executable, "-m", program, *args]
@@ -289,15 +298,32 @@ def stack_in_use(settings: Settings, wait_seconds: float = 90) -> Iterator[Stack
         return
 
 
-def up(settings: Settings) -> int:
+def up(settings: Settings, login: bool = True) -> int:
     """Run the whole stack until Ctrl-C or SIGTERM; print its one address. Returns the exit code."""
     with _ended_by_signal(), LocalStack(settings) as stack:
-        print(stack.start(dagster=True).ui_url, flush=True)
+        print(stack.start(dagster=True, login=login).ui_url, flush=True)
+        _tell_about_login(settings, f"{stack.ui_url}/headrace", login)
         while not stack.failure:
             time.sleep(0.5)
         print(stack.failure, file=sys.stderr)
         return 1
     return 0
+
+
+def _tell_about_login(settings: Settings, pages: str, login: bool) -> None:
+    """Say on stderr how the first person comes in, or that everybody does."""
+    from assets.catalog.access import SETUP_LINK_HOURS
+    from assets.catalog.store import Catalog
+
+    if not login:
+        print("NO LOGIN: whoever reaches this address may read and do everything.", file=sys.stderr, flush=True)
+        return
+    catalog = Catalog.from_settings(settings)
+    secret = None if settings.oidc_issuer else catalog.access.make_setup_link()
+    catalog.close()
+    if secret is not None:
+        print("Nobody can log in yet. Make the first administrator here, once,", file=sys.stderr)
+        print(f"within {SETUP_LINK_HOURS} hours: {pages}/setup?token={secret}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

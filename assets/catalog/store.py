@@ -11,6 +11,7 @@ from sqlalchemy import Engine, delete, func, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
+from assets.catalog.access import Access
 from assets.catalog.connector_config import checked_config, connector_type
 from assets.catalog.database import open_database, reading, unreachable
 from assets.catalog.listing import Listing
@@ -46,6 +47,7 @@ class Catalog(RunHistory, Listing):
     def __init__(self, engine: Engine, vault: SecretVault) -> None:
         self._engine = engine
         self._vault = vault
+        self.access = Access(self._reading, self._writing)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Catalog:

@@ -27,7 +27,7 @@ def build_api(headrace: Headrace) -> FastAPI:
         description=_ABOUT,
         docs_url=None,
         redoc_url=None,
-        openapi_url="/openapi.json",
+        openapi_url=None,
     )
     app.state.headrace = headrace
     problems.install(app)

@@ -8,10 +8,11 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
+from assets.catalog.access_records import SCOPES, Scope
 from assets.settings import Settings
 from orchestration.api.problems import ApiError, responses
 from orchestration.headrace import Headrace
-from orchestration.web.principal import SCOPES, Principal, Scope, principal_of
+from orchestration.web.principal import Principal, principal_of
 
 _SCOPE = "x-required-scope"
 

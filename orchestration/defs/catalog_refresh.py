@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from assets.settings import Settings
+from orchestration.stack_credential import credential_headers
 
 LOCATION = "headrace"
 _REFRESH = """
@@ -23,7 +24,8 @@ def refresh_component_state(url: str, timeout: float = 60) -> str:
     from orchestration.components.connector_registry import STATE_KEY
 
     body = json.dumps({"query": _REFRESH, "variables": {"location": LOCATION, "key": STATE_KEY}}).encode()
-    request = urllib.request.Request(f"{url}/graphql", body, {"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json", **credential_headers(Settings(), url)}
+    request = urllib.request.Request(f"{url}/graphql", body, headers)
     with urllib.request.urlopen(request, timeout=timeout) as answer:
         document: dict[str, Any] = json.load(answer)
     if document.get("errors"):

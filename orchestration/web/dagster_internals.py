@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import dagster as dg
 from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.context import WorkspaceRequestContext as _RequestContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
+from dagster._core.workspace.permissions import LOCATION_SCOPED_PERMISSIONS, PermissionResult, Permissions
 
-__all__ = ["WorkspaceProcessContext", "open_workspace"]
+from orchestration.web.graphql_guard import PERMISSIONS
+from orchestration.web.principal import Principal
+
+__all__ = ["Permissions", "RequestContext", "WorkspaceProcessContext", "open_workspace", "request_context"]
 
 
 def open_workspace(instance: dg.DagsterInstance, workspace_file: str) -> WorkspaceProcessContext:
@@ -14,3 +21,45 @@ def open_workspace(instance: dg.DagsterInstance, workspace_file: str) -> Workspa
     return WorkspaceProcessContext(
         instance, version=dg.__version__, workspace_load_target=WorkspaceFileTarget([workspace_file])
     )
+
+
+class RequestContext(_RequestContext):
+    """Dagster's context of one request, with what this principal may do."""
+
+    principal: Principal
+
+    @property
+    def permissions(self) -> Mapping[str, PermissionResult]:
+        return {permission.value: self._permission(permission) for permission in Permissions}
+
+    def permissions_for_location(self, *, location_name: str) -> Mapping[str, PermissionResult]:
+        return {permission.value: self._permission(permission) for permission in LOCATION_SCOPED_PERMISSIONS}
+
+    def _permission(self, permission: Permissions) -> PermissionResult:
+        scope = PERMISSIONS.get(permission.value)
+        enabled = scope is not None and self.principal.may(scope)
+        return PermissionResult(enabled, None if enabled else "Your role does not allow it")
+
+    @property
+    def show_instance_config(self) -> bool:
+        return self.principal.may("admin")  # it may name databases and passwords
+
+    def get_viewer_tags(self) -> dict[str, str]:
+        return {"headrace/user": self.principal.name}
+
+    def get_reporting_user_tags(self) -> dict[str, str]:
+        return self.get_viewer_tags()
+
+
+def request_context(process: WorkspaceProcessContext, source: object, principal: Principal) -> RequestContext:
+    """The context of one request to Dagster's part of the server."""
+    context = RequestContext(
+        instance=process.instance,
+        current_workspace=process.get_current_workspace(),
+        process_context=process,
+        version=process.version,
+        source=source,
+        read_only=False,
+    )
+    context.principal = principal
+    return context

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-Role = Literal["viewer", "operator", "admin"]
-Scope = Literal["read", "data", "operate", "admin", "metrics", "refresh"]
-"""``read``: names, status, history. ``data``: rows of tables. ``operate``: run, cancel, pause, test. ``admin``: change
-connectors, pipelines and users. ``metrics``: the figures for Prometheus. ``refresh``: Dagster reads the catalog
-again."""
+from assets.catalog.access_records import ROLE_SCOPES, Role, Scope
 
-ROLES: tuple[Role, ...] = get_args(Role)
-SCOPES: tuple[Scope, ...] = get_args(Scope)
-ROLE_SCOPES: dict[Role, frozenset[Scope]] = {
-    "viewer": frozenset({"read", "data", "metrics"}),
-    "operator": frozenset({"read", "data", "metrics", "operate"}),
-    "admin": frozenset(SCOPES),
-}
-_KEY = "headrace.principal"
+_KEY, _NOTE = "headrace.principal", "headrace.audit_note"
 
 
 @dataclass(frozen=True)
@@ -27,7 +16,7 @@ class Principal:
     """A user, an API token of a user, the stack itself, or nobody."""
 
     name: str
-    kind: Literal["user", "token", "stack", "anonymous"]
+    kind: Literal["user", "token", "stack", "everyone", "anonymous"]
     scopes: frozenset[Scope] = frozenset()
     role: Role | None = None
     session: str | None = None
@@ -38,8 +27,24 @@ class Principal:
 
 
 ANONYMOUS = Principal("", "anonymous")
-EVERYONE = Principal("everyone", "user", ROLE_SCOPES["admin"], "admin")
+EVERYONE = Principal("everyone", "everyone", ROLE_SCOPES["admin"], "admin")
 """Whoever asks a server that was started without a login."""
+
+
+STACK_SCOPES: frozenset[Scope] = frozenset({"read", "operate", "refresh", "metrics"})
+STACK = Principal("headrace", "stack", STACK_SCOPES)
+"""The installation's own processes: the sensor that reloads added tables, commands that ask the webserver."""
+
+
+@dataclass
+class AuditNote:
+    """What a request does, for the audit log, where its method and path do not say it."""
+
+    action: str = ""
+    target: str = ""
+    detail: str = ""
+    reads_only: bool = False
+    """A request that only reads though its method says otherwise."""
 
 
 def principal_of(scope: Mapping[str, Any]) -> Principal:
@@ -47,5 +52,13 @@ def principal_of(scope: Mapping[str, Any]) -> Principal:
     return scope.get(_KEY, ANONYMOUS)
 
 
-def set_principal(scope: dict[str, Any], principal: Principal) -> None:
-    scope[_KEY] = principal
+def audit_note_of(scope: Mapping[str, Any]) -> AuditNote:
+    """The note of this request; whoever serves it may write on it."""
+    return scope.get(_NOTE) or AuditNote()
+
+
+def set_principal(scope: MutableMapping[str, Any], principal: Principal) -> AuditNote:
+    """Give the request a principal and a fresh audit note, which is returned."""
+    note = AuditNote()
+    scope[_KEY], scope[_NOTE] = principal, note
+    return note

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from orchestration.web.principal import Scope as Permission
+from assets.catalog.access_records import Scope as Permission
 from orchestration.web.principal import principal_of
 from orchestration.web.templates import render_problem
 

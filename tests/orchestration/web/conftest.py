@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from assets.settings import Settings
 from orchestration.headrace import Headrace
 from orchestration.web.webserver import HeadraceWebserver
+from tests.orchestration.web.people import People
 
 
 @pytest.fixture
@@ -34,4 +35,9 @@ def workspace() -> Iterator[WorkspaceProcessContext]:
 @pytest.fixture
 def web_app(hr: Headrace, workspace: WorkspaceProcessContext) -> Callable[..., Starlette]:
     """Build the app; ``prefix`` is the path a proxy shows it under."""
-    return lambda prefix="": HeadraceWebserver(workspace, hr, prefix).create_asgi_app()
+    return lambda prefix="", login=True: HeadraceWebserver(workspace, hr, prefix, login=login).create_asgi_app()
+
+
+@pytest.fixture
+def people(hr: Headrace) -> People:
+    return People(hr)

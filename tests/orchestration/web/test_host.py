@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from orchestration.headrace import Headrace
 from orchestration.web.templates import STATIC
+from tests.orchestration.web.people import LOCAL
 
 CONFIG = {"host": "127.0.0.1", "port": 9, "database": "shop", "user": "reader", "password": "canary-of-the-config"}
 
@@ -20,7 +21,7 @@ def test_pages_api_and_dagster_answer_at_one_address_and_link_to_each_other(
     hr: Headrace, web_app: Callable[..., Starlette], prefix: str
 ) -> None:
     hr.connectors.add("shop", "postgres", CONFIG)
-    with TestClient(web_app(prefix)) as client:
+    with TestClient(web_app(prefix, login=False), base_url=LOCAL) as client:
         page = client.get(f"{prefix}/headrace/")
         assert page.status_code == 200 and "shop" in page.text and "canary" not in page.text
         addresses = set(re.findall(r'(?:href|src)="([^"#]*)"', page.text))
@@ -37,7 +38,7 @@ def test_pages_api_and_dagster_answer_at_one_address_and_link_to_each_other(
 
 
 def test_a_page_may_run_scripts_and_styles_of_this_server_only(web_app: Callable[..., Starlette]) -> None:
-    with TestClient(web_app()) as client:
+    with TestClient(web_app(login=False), base_url=LOCAL) as client:
         for path in ("/headrace/", "/headrace/none", "/api/v1/docs", "/api/v1/connectors"):
             answer = client.get(path)
             policy = answer.headers["content-security-policy"]
@@ -57,7 +58,7 @@ def test_vendored_files_ask_for_nothing_elsewhere_and_bring_their_licence() -> N
 
 
 def test_errors_are_problems_that_name_the_field(web_app: Callable[..., Starlette]) -> None:
-    with TestClient(web_app()) as client:
+    with TestClient(web_app(login=False), base_url=LOCAL) as client:
         wrong = client.get("/api/v1/connectors", params={"limit": 0})
         assert (wrong.status_code, wrong.headers["content-type"]) == (422, "application/problem+json")
         assert [item["field"] for item in wrong.json()["errors"]] == ["limit"]
