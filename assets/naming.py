@@ -45,6 +45,13 @@ def column_names(names: Sequence[str]) -> dict[str, str]:
     return {name: mapping[name] for name in names}
 
 
+def table_label(schema: str, table: str) -> str:
+    """``schema.table``; the schema is quoted where it holds a dot or a quote, so that the label is unambiguous."""
+    if "." in schema or '"' in schema:
+        schema = '"' + schema.replace('"', '""') + '"'
+    return f"{schema}.{table}"
+
+
 def table_slug(table: str) -> str:
     """The folder and table name of ``schema.table``: reversible, unique, at most 200 characters.
 

@@ -35,6 +35,7 @@ from assets.sync import (
     TableSync,
     WindowPlan,
 )
+from assets.unchanged_rows import changes_only
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -196,10 +197,11 @@ class SyncSteps:
         """
         with self._open_read(work, plan) as read:
             rows = BronzeRows(read.schema, plan.tag, read.position)
-            try:
-                parts, size = self.stage(work, rows, read.batches(), attempt, progress)
-            except CarefulReadNeeded:
-                parts, size = self.stage(work, rows, read.careful_batches(), attempt, progress)
+            with changes_only(self.lakehouse, self._silver(work, plan.table), plan, read, self.settings) as changes:
+                try:
+                    parts, size = self.stage(work, rows, changes(read.batches()), attempt, progress)
+                except CarefulReadNeeded:
+                    parts, size = self.stage(work, rows, changes(read.careful_batches()), attempt, progress)
             deleted: tuple[Part, ...] = ()
             if plan.mode == "incremental":
                 known = read.deleted_keys(work.deletes == "keys")
@@ -234,7 +236,7 @@ class SyncSteps:
             tag=plan.tag,
             attempt=attempt,
             mode=plan.mode,
-            reason=plan.reason,
+            reason=plan.reason or (f"all rows compared: {read.reread_reason}" if read.reread_reason else ""),
             key=plan.key,
             columns=plan.table.columns,
             low=read.low,

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Rule = Literal["typed", "text", "padded", "integer", "money"]
-"""How a column is selected: as it is, as text, as text with its blanks, as int8, as a decimal."""
+Rule = Literal["typed", "text", "padded", "integer", "money", "real", "bits", "bytes", "converted"]
+"""How a column is selected: as it is, as text, as text with its blanks, as int8, as a decimal. On MySQL also: a float
+with all its digits, a bit field in binary digits, bytes as they are, text that the server converts from another
+character set (and tells which values it could not)."""
 
 _DECIMAL = re.compile(r"decimal128\((\d+), (\d+)\)\Z")
 
@@ -124,6 +126,73 @@ def postgres_contract(
     return rule.becomes, rule.rule
 
 
+MYSQL: tuple[TypeRule, ...] = (
+    TypeRule("tinyint", "int16", "the same, 7 in a tinyint(1) too; unsigned fits as well"),
+    TypeRule("smallint", "int16", "the same; unsigned: int32"),
+    TypeRule("mediumint", "int32", "the same; unsigned fits as well"),
+    TypeRule("int", "int32", "the same; unsigned: int64"),
+    TypeRule("bigint", "int64", "the same; unsigned: decimal128(20, 0)"),
+    TypeRule("decimal", "decimal128(p, s)", "declared with p <= 38; more digits: string"),
+    TypeRule("float", "float", "the same bits, not the six digits that MySQL prints", "real"),
+    TypeRule("double", "double", "the same bits, with a declared scale too", "real"),
+    TypeRule("year", "int16", "0 or 1901 to 2155; a year(2) as MySQL shows it"),
+    TypeRule("date", "date32[day]", f"years 1 to 9999; zero and invalid dates: {UNFIT}"),
+    TypeRule("datetime", "timestamp[us]", f"without zone; zero and invalid ones: {UNFIT}"),
+    TypeRule("timestamp", "timestamp[us, tz=UTC]", f"zero: {UNFIT}"),
+    TypeRule("binary", "binary", "the same bytes, padding zeros kept", "bytes"),
+    TypeRule("varbinary", "binary", "the same bytes", "bytes"),
+    TypeRule("tinyblob", "binary", "the same bytes", "bytes"),
+    TypeRule("blob", "binary", "the same bytes", "bytes"),
+    TypeRule("mediumblob", "binary", "the same bytes", "bytes"),
+    TypeRule("longblob", "binary", "the same bytes", "bytes"),
+    TypeRule("vector", "binary", "its 32-bit floats, little-endian", "bytes"),
+    TypeRule("bit", "string", "its binary digits, leading zeros stay", "bits"),
+)
+MYSQL_GEOMETRY = frozenset(
+    ["geometry", "point", "linestring", "polygon", "multipoint", "multilinestring", "multipolygon"]
+    + ["geometrycollection", "geomcollection"]
+)
+MYSQL_TEXT = (
+    (
+        "char, varchar, tinytext, text, mediumtext, longtext",
+        "UTF-8, whatever the column's character set; a value that does not convert: " + UNFIT + ", as hex",
+    ),
+    ("enum, set", "the members' names; a set's with commas between"),
+    ("json", "MySQL: as the server prints it; MariaDB: as it was stored"),
+    ("time", "Delta has no time type; -838:59:59 to 838:59:59 stay"),
+    ("uuid, inet4, inet6, every other type", "as the server prints them"),
+    ("decimal with more than 38 digits", "Delta holds 38 digits"),
+)
+_MYSQL = {rule.source: rule for rule in MYSQL}
+_UNSIGNED = {"smallint": "int32", "int": "int64", "bigint": "decimal128(20, 0)"}
+MYSQL_UNICODE = frozenset([None, "utf8", "utf8mb3", "utf8mb4"])
+
+
+def mysql_contract(
+    type_name: str, column_type: str, precision: int | None = None, scale: int | None = None, charset: str | None = None
+) -> tuple[str, Rule]:
+    """What a MySQL or MariaDB type becomes: the contract type as text, and how it is selected.
+
+    Args:
+        type_name: ``information_schema.columns.data_type``.
+        column_type: the full type, such as ``int(10) unsigned``.
+        charset: the column's character set, where it has one.
+    """
+    type_name = type_name.lower()
+    if type_name in MYSQL_GEOMETRY:
+        return "binary", "bytes"
+    rule = _MYSQL.get(type_name)
+    if rule is None:
+        return "string", "text" if charset in MYSQL_UNICODE else "converted"
+    if type_name == "decimal":
+        if precision is None or scale is None or precision > 38:
+            return "string", "text"
+        return f"decimal128({precision}, {scale})", "typed"
+    if type_name in _UNSIGNED and "unsigned" in column_type.lower():
+        return _UNSIGNED[type_name], "typed"
+    return rule.becomes, rule.rule
+
+
 def types_page() -> str:
     """The text of ``docs/types.md``."""
     lines = [
@@ -145,6 +214,18 @@ def types_page() -> str:
         *(f"| {names} | string | {why} |" for names, why in POSTGRES_TEXT),
         "| a domain | what its base type becomes | its checks are the source's concern |",
         "| a generated column | what its type becomes | read like any other |",
+        "",
+        "## MySQL and MariaDB",
+        "",
+        "Text is printed with `time_zone = '+00:00'`, `sql_mode = ''`, in UTF-8. A key column with a value that does",
+        "not fit its type is refused.",
+        "",
+        "| type | becomes | why |",
+        "|---|---|---|",
+        *(f"| `{rule.source}` | {rule.becomes} | {rule.why} |" for rule in MYSQL),
+        "| geometry and its kinds | binary | four bytes of SRID, then WKB: what the server stores |",
+        *(f"| {names} | string | {why} |" for names, why in MYSQL_TEXT),
+        "| a generated or invisible column | what its type becomes | read like any other |",
         "",
     ]
     return "\n".join(lines)

@@ -50,6 +50,12 @@ class TableRead(ABC):
     """Window ``(low, high]`` as exact cursor text; None without a cursor. Rows above ``high`` may be read too."""
     watermark: Watermark | None
     """The watermark to commit with this read; equal to the previous one when it must not move."""
+    rereads: bool = False
+    """Whether rows may come that an earlier window gave: the sync leaves out those that Silver holds unchanged."""
+    reread_low: str | None = None
+    """With ``rereads``: no row that comes has a lower cursor, rows without one aside; None means any row may come."""
+    reread_reason: str = ""
+    """Why all rows are read again, where they are."""
     position: int
     """Monotonic position of the snapshot in the source's change order (PostgreSQL: WAL LSN as an integer)."""
 
@@ -204,6 +210,7 @@ CONNECTOR_TYPES = {
     "postgres": "assets.sources.postgres:PostgresConnector",
     "gcs": "assets.sources.gcs:GcsConnector",
     "s3": "assets.sources.s3:S3Connector",
+    "mysql": "assets.sources.mysql:MysqlConnector",
 }
 """Where each connector type is, ``module:class``."""
 

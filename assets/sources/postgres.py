@@ -394,6 +394,6 @@ class PostgresConnector(Connector):
             yield read
 
     def source(self, tables: Sequence[str] | None = None, **options: Any) -> Any:
-        from assets.sources.postgres_dlt import postgres_source
+        from assets.sources.database_dlt import database_source
 
-        return postgres_source(self, tables, **options)
+        return database_source(self, tables, **options)

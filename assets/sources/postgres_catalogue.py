@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from assets.errors import NotFoundError
+from assets.naming import table_label
+from assets.sources.cursor_columns import CURSOR_NAMES
 from assets.sources.postgres_snapshot import CURSOR_TYPES
 from assets.sync import Column, SourceTable
 from assets.types import postgres_contract
@@ -14,29 +16,6 @@ from assets.types import postgres_contract
 if TYPE_CHECKING:
     import psycopg
 
-CURSOR_NAMES = frozenset(
-    [
-        "updated_at",
-        "updatedat",
-        "update_time",
-        "updated_on",
-        "updated",
-        "modified_at",
-        "modifiedat",
-        "modified_on",
-        "modified",
-        "last_modified",
-        "lastmodified",
-        "last_modified_at",
-        "last_updated",
-        "last_updated_at",
-        "last_update",
-        "changed_at",
-        "changed_on",
-        "mtime",
-        "row_updated_at",
-    ]
-)
 KINDS = {"r": "table", "p": "partitioned", "v": "view", "m": "materialized_view", "f": "foreign"}
 
 _TABLES = """
@@ -78,13 +57,6 @@ WHERE i.indisprimary AND k.n <= i.indnkeyatts AND i.indrelid = ANY(%s::oid[])
 GROUP BY 1
 """
 _MONEY_SCALE = "SELECT scale('1'::money::numeric)"
-
-
-def table_label(schema: str, table: str) -> str:
-    """``schema.table``; the schema is quoted where it holds a dot or a quote, so that the label is unambiguous."""
-    if "." in schema or '"' in schema:
-        schema = '"' + schema.replace('"', '""') + '"'
-    return f"{schema}.{table}"
 
 
 def list_tables(

@@ -1,4 +1,4 @@
-"""The dlt source of a PostgreSQL connector: one resource a table, Arrow tables, for any ``dlt.pipeline``."""
+"""The dlt source of a database connector: one resource a table, Arrow tables, for any ``dlt.pipeline``."""
 
 # dlt's hints are wider than its annotations say.
 from __future__ import annotations
@@ -13,10 +13,10 @@ from assets.sync import SourceTable, WindowPlan
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from assets.sources.postgres import PostgresConnector
+    from assets.sources.interface import Connector
 
 
-def table_batches(connector: PostgresConnector, table: SourceTable) -> Iterator[pa.Table]:
+def table_batches(connector: Connector, table: SourceTable) -> Iterator[pa.Table]:
     """All rows of a table in one snapshot, ``_headrace_unfit`` left out where no value needs it."""
     import pyarrow as pa
 
@@ -28,8 +28,8 @@ def table_batches(connector: PostgresConnector, table: SourceTable) -> Iterator[
             yield whole if careful else whole.drop_columns([UNFIT_COLUMN])
 
 
-def postgres_source(
-    connector: PostgresConnector, tables: Sequence[str] | None = None, *, incremental: dict[str, str] | None = None
+def database_source(
+    connector: Connector, tables: Sequence[str] | None = None, *, incremental: dict[str, str] | None = None
 ) -> Any:
     """Build the dlt source.
 
