@@ -102,6 +102,6 @@ def _not_below(
     bound = bound.cast(kind)[0]
     for batch in batches:
         values = batch.column(cursor)
-        kept = batch.filter(pc.or_(pc.is_null(values), pc.greater_equal(values, bound)))
+        kept = batch.filter(pc.or_kleene(pc.is_null(values), pc.greater_equal(values, bound)))
         if kept.num_rows:
             yield kept

@@ -128,6 +128,8 @@ class Connector(ABC):
     supports_cdc: ClassVar[bool] = False
     """Whether mode ``cdc`` can be asked for; a type without it is refused with a message that says so."""
     Config: ClassVar[type[ConnectorConfig]]
+    grants: ClassVar[str] = ""
+    """The least rights that reading needs, as a script for the source's administrator; shown on the type's page."""
 
     home: Path | None = None
     """Folder of the installation, for caches and scratch files; None for a connector that is not stored."""

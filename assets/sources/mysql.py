@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
     from assets.sources.mysql_snapshot import SnapshotPosition
 
+GRANTS = """\
+CREATE USER 'headrace'@'%' IDENTIFIED BY '...' REQUIRE SSL;
+GRANT SELECT ON `shop`.* TO 'headrace'@'%';
+GRANT PROCESS ON *.* TO 'headrace'@'%';  -- to see which transactions may still commit; else only the overlap serves
+-- for cdc (MariaDB; on MySQL: REPLICATION SLAVE, REPLICATION CLIENT):
+GRANT REPLICATION SLAVE, BINLOG MONITOR ON *.* TO 'headrace'@'%';
+"""
 TRANSACTIONAL = frozenset(["innodb", "rocksdb", "tokudb", "ndbcluster"])
 
 
@@ -189,6 +196,7 @@ class MysqlConnector(Connector):
 
     type_name: ClassVar[str] = "mysql"
     Config = MysqlConfig
+    grants = GRANTS
     config: MysqlConfig
 
     def check(self) -> list[CheckResult]:

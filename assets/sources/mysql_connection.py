@@ -114,16 +114,22 @@ def _tls(config: MysqlConfig) -> dict[str, Any]:
         return {"ssl_disabled": True}
     if config.tls == "prefer" and not config.tls_cert:
         return {}
-    context = ssl.create_default_context(cafile=config.tls_ca)
+    try:
+        context = ssl.create_default_context(cafile=config.tls_ca)
+        if config.tls_cert:
+            context.load_cert_chain(config.tls_cert, config.tls_key)
+    except OSError as error:  # a file that is missing, or holds no certificate
+        raise SourceAccessError(
+            f"TLS: a certificate file cannot be used: {error.strerror or 'no certificate'}",
+            remedy="Correct `tls_ca`, `tls_cert` and `tls_key`.",
+        ) from None
     context.check_hostname = config.tls == "verify-full"
     if config.tls in ("prefer", "require"):
         context.verify_mode = ssl.CERT_NONE
-    if config.tls_cert:
-        context.load_cert_chain(config.tls_cert, config.tls_key)
     return {"ssl": context}
 
 
-def _keep_alive(opened: pymysql.Connection[Any], config: MysqlConfig) -> None:
+def _keep_alive(opened: Any, config: MysqlConfig) -> None:
     """Notice a peer that is gone; a long silence of a living server is no reason to drop it."""
     opened._read_timeout = None
     with suppress(OSError, AttributeError):  # a unix socket has none of these
@@ -152,7 +158,7 @@ def rows(opened: pymysql.Connection[Any], query: str, values: Any = None) -> lis
         return list(cursor.fetchall())
 
 
-def break_off(opened: pymysql.Connection[Any]) -> None:
+def break_off(opened: Any) -> None:
     """End what a connection is doing, from another thread: its socket is shut, the server ends the statement."""
     with suppress(OSError, AttributeError):
         opened._sock.shutdown(socket.SHUT_RDWR)
