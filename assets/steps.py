@@ -195,7 +195,7 @@ class SyncSteps:
 
         ``progress(rows, bytes)`` is called after every batch and may raise to cancel.
         """
-        with self._open_read(work, plan) as read:
+        with self._open_read(work, plan, progress) as read:
             rows = BronzeRows(read.schema, plan.tag, read.position)
             with changes_only(self.lakehouse, self._silver(work, plan.table), plan, read, self.settings) as changes:
                 try:
@@ -238,7 +238,7 @@ class SyncSteps:
             mode=plan.mode,
             reason=plan.reason or (f"all rows compared: {read.reread_reason}" if read.reread_reason else ""),
             key=plan.key,
-            columns=plan.table.columns,
+            columns=read.columns or plan.table.columns,
             low=read.low,
             high=read.high,
             previous=plan.previous,
@@ -291,9 +291,10 @@ class SyncSteps:
     def _writer(self, work: TableSync, attempt: int, stream: str, schema: pa.Schema) -> PartWriter:
         return self.lakehouse.part_writer(work.connector, work.table, work.run_group, attempt, stream, schema)
 
-    def _open_read(self, work: TableSync, plan: WindowPlan) -> AbstractContextManager[TableRead]:
+    def _open_read(self, work: TableSync, plan: WindowPlan, progress: Progress) -> AbstractContextManager[TableRead]:
         """What a table of objects holds already is told by its Bronze table: each row names its object and version."""
         connector = self.catalog.connector(work.connector)
+        connector.progress = progress
         if plan.table.tracks != "objects" or plan.mode == "full":
             return connector.open_read(plan)
         bronze = TableId(layer="bronze", connector=work.connector, table=work.table)

@@ -52,20 +52,20 @@ def verify_table(
 def _compare_rows(steps: SyncSteps, found: SourceTable, key: tuple[str, ...], result: VerifyResult) -> VerifyResult:
     import pyarrow as pa
 
-    names = [column.name for column in found.columns]
-    silver = SilverTable(steps.lakehouse, result.connector, result.table, [*names, UNFIT_COLUMN])
-    stored_names = {source: silver.names[bronze] for source, bronze in silver.bronze_of.items()}
-    stored_schema = steps.lakehouse.schema(silver.silver)
     values = result.level == "values"
-    wanted = names if values else list(key)
-    gone = [name for name in wanted if stored_names[name] not in stored_schema.names]
-    if gone:
-        detail = f"columns that Silver does not have yet: {', '.join(gone[:10])}; sync the table with --mode full"
-        return result.model_copy(update={"equal": False, "detail": detail})
-    known = {stored_names[name] for name in names}
-    left = [n for n in stored_schema.names if n not in known and not n.startswith(METADATA_PREFIX)]
     source = steps.catalog.connector(result.connector)
-    with source.open_verify(found, None if values else wanted) as read:
+    stored_schema = steps.lakehouse.schema(TableId(layer="silver", connector=result.connector, table=result.table))
+    with source.open_verify(found, None if values else list(key)) as read:
+        names = [column.name for column in (values and read.columns) or found.columns]
+        silver = SilverTable(steps.lakehouse, result.connector, result.table, [*names, UNFIT_COLUMN])
+        stored_names = {source: silver.names[bronze] for source, bronze in silver.bronze_of.items()}
+        wanted = names if values else list(key)
+        gone = [name for name in wanted if stored_names[name] not in stored_schema.names]
+        if gone:
+            detail = f"columns that Silver does not have yet: {', '.join(gone[:10])}; sync the table with --mode full"
+            return result.model_copy(update={"equal": False, "detail": detail})
+        known = {stored_names[name] for name in names}
+        left = [n for n in stored_schema.names if n not in known and not n.startswith(METADATA_PREFIX)]
         compared = [*wanted, UNFIT_COLUMN] if values and UNFIT_COLUMN in read.schema.names else wanted
         schema = pa.schema([read.schema.field(name) for name in compared])
         scratch = steps.settings.home_path / "scratch"

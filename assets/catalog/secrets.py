@@ -81,6 +81,10 @@ class SecretVault:
             raise ConfigurationError(f"{path}: the mask {MASK} stands for a stored secret, and there is none.")
         if _is_reference(plain):
             return {_TAG: plain}
+        return self.encrypted(plain)
+
+    def encrypted(self, plain: str) -> dict[str, str]:
+        """The stored form of one secret."""
         return {_TAG: _CIPHER + self._fernet(create=True).encrypt(plain.encode()).decode()}
 
     def in_the_clear(self, config: Any, where: str) -> Any:

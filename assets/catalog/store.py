@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from assets.catalog.records import ConnectorRecord, PipelineRecord, PipelineTabl
 from assets.catalog.run_history import RunHistory
 from assets.catalog.schedules import check_timezone, parse_schedule
 from assets.catalog.secrets import SecretVault, masked
+from assets.catalog.stored_secret import StoredSecret
 from assets.errors import ConfigurationError, ConflictError, NotFoundError
 from assets.naming import CONNECTOR_NAME
 from assets.settings import Settings
@@ -147,7 +148,20 @@ class Catalog(RunHistory, Listing):
         kind = connector_type(type_name, where=name)
         built = kind(name, checked_config(kind, self._vault.resolve(stored, name), name))
         built.home = self._vault.home
+        built.secret_store = StoredSecret(self, name, self._vault)
         return built
+
+    def stored_config(self, name: str) -> dict[str, Any]:
+        """A connector's config as it is stored, its secrets encrypted."""
+        with self._reading() as session:
+            return dict(_connector_row(session, name).config)
+
+    def change_stored_config(self, name: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """Replace a connector's stored config by what ``change`` makes of it, in one transaction."""
+        with self._writing() as session:
+            row = session.get(ConnectorRow, name, with_for_update=True)
+            if row is not None:
+                row.config = change(dict(row.config))
 
     def trial_connector(self, type: str, config: Mapping[str, Any], name: str = "trial") -> Connector:
         """A connector of a config that is not stored, references resolved, for a test.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from assets.sync import CheckResult, Chunk, ChunkRead, SourceTable, Watermark, WindowPlan
+from assets.sync import CheckResult, Chunk, ChunkRead, Column, SourceTable, Watermark, WindowPlan
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,6 +56,8 @@ class TableRead(ABC):
     """With ``rereads``: no row that comes has a lower cursor, rows without one aside; None means any row may come."""
     reread_reason: str = ""
     """Why all rows are read again, where they are."""
+    columns: tuple[Column, ...] = ()
+    """The columns of this read where only reading tells them; empty: those of the plan."""
     position: int
     """Monotonic position of the snapshot in the source's change order (PostgreSQL: WAL LSN as an integer)."""
 
@@ -133,6 +135,10 @@ class Connector(ABC):
 
     home: Path | None = None
     """Folder of the installation, for caches and scratch files; None for a connector that is not stored."""
+    secret_store: Any = None
+    """Reads and replaces this connector's stored secrets: `assets.catalog.stored_secret.StoredSecret`."""
+    progress: Callable[[int, int], None] | None = None
+    """Called with rows and bytes while a read works before its first batch; may raise to cancel."""
 
     def __init__(self, name: str, config: Any) -> None:
         self.name = name
@@ -209,6 +215,7 @@ class Connector(ABC):
 
 
 CONNECTOR_TYPES = {
+    "rest_api": "assets.sources.rest_api:RestConnector",
     "postgres": "assets.sources.postgres:PostgresConnector",
     "gcs": "assets.sources.gcs:GcsConnector",
     "s3": "assets.sources.s3:S3Connector",

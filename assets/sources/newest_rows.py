@@ -35,15 +35,22 @@ class NewestRows(ScratchDatabase):
         self._db.unregister("incoming")
         self._rows += batch.num_rows
 
+    def winners(self) -> int:
+        """How many keys there are."""
+        if not self._rows:
+            return 0
+        self._db.execute(
+            f'CREATE TABLE IF NOT EXISTS winners AS SELECT max("row number") AS n FROM keys GROUP BY {self._columns}'
+        )
+        row = self._db.execute("SELECT count(*) FROM winners").fetchone()
+        return int(row[0]) if row else 0
+
     def filtered(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Of the same rows again, in the same order, those that are the last of their key."""
         import pyarrow as pa
 
         winners: Iterator[int] = iter(())
-        if self._rows:
-            self._db.execute(
-                f'CREATE TABLE winners AS SELECT max("row number") AS n FROM keys GROUP BY {self._columns}'
-            )
+        if self.winners():
             winners = self._numbers(self._db.execute("SELECT n FROM winners ORDER BY n"))
         start, winner = 0, next(winners, -1)
         for batch in batches:
