@@ -160,3 +160,54 @@ class TableRunRow(Base):
     completed_at: Mapped[datetime | None]
     options: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+
+
+class KnowledgeSourceRow(Base):
+    """A knowledge source; ``config`` is ``assets.knowledge.source_config.KnowledgeSource`` without names and times."""
+
+    __tablename__ = "knowledge_sources"
+
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    config: Mapped[dict[str, Any]]
+    active: Mapped[bool] = mapped_column(Boolean)
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class KnowledgeRunRow(Base):
+    """One extraction of one source. No foreign key: the history outlives sources."""
+
+    __tablename__ = "knowledge_runs"
+    __table_args__ = (Index("ix_knowledge_runs_source_started_at", "source", "started_at"),)
+
+    run_group: Mapped[str] = mapped_column(String(255), primary_key=True)
+    source: Mapped[str] = mapped_column(String(63), primary_key=True)
+    trigger: Mapped[str] = mapped_column(String(63))
+    status: Mapped[str] = mapped_column(String(16))
+    workflow_id: Mapped[str | None] = mapped_column(Text)
+    started_at: Mapped[datetime]
+    completed_at: Mapped[datetime | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+
+
+class ModelAnswerRow(Base):
+    """What a model said about one text under one prompt: written before it is used, so that it is paid once.
+
+    ``claimed_by`` is whoever asks right now. ``uncertain`` counts calls that may have been paid without an answer.
+    """
+
+    __tablename__ = "model_answers"
+
+    content_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    model: Mapped[str] = mapped_column(String(255), primary_key=True)
+    prompt_version: Mapped[str] = mapped_column(String(63), primary_key=True)
+    status: Mapped[str] = mapped_column(String(16))
+    answer: Mapped[str | None] = mapped_column(Text)
+    tokens_in: Mapped[int] = mapped_column(BigInteger)
+    tokens_out: Mapped[int] = mapped_column(BigInteger)
+    calls: Mapped[int]
+    uncertain: Mapped[int]
+    claimed_by: Mapped[str | None] = mapped_column(String(255))
+    claimed_at: Mapped[datetime | None]
+    updated_at: Mapped[datetime]
