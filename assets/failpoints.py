@@ -37,7 +37,21 @@ CHUNK_FAILPOINTS = (
     "during_finish_chunks",
 )
 DAGSTER_FAILPOINTS = ("dagster_before_start", "dagster_after_start", "dagster_after_first_table", "dagster_before_end")
-FAILPOINTS = WORKER_FAILPOINTS + CHUNK_FAILPOINTS + DAGSTER_FAILPOINTS
+KNOWLEDGE_FAILPOINTS = (
+    "knowledge_before_plan",
+    "knowledge_after_plan",
+    "knowledge_before_call",
+    "knowledge_after_call_before_store",
+    "knowledge_after_store",
+    "knowledge_before_extract",
+    "knowledge_after_extract",
+    "knowledge_before_fold",
+    "knowledge_during_fold",
+    "knowledge_after_fold",
+    "knowledge_before_record",
+    "knowledge_after_record",
+)
+FAILPOINTS = WORKER_FAILPOINTS + CHUNK_FAILPOINTS + DAGSTER_FAILPOINTS + KNOWLEDGE_FAILPOINTS
 
 
 class FailpointError(RuntimeError):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from orchestration import cli_access, cli_connectors, cli_pipelines
+from orchestration import cli_access, cli_connectors, cli_knowledge, cli_pipelines
 from orchestration import cli_table_options as table_options
 from orchestration.cli_output import HomeOption, JsonOption, open_headrace, print_json, print_table, reports_errors
 
@@ -29,6 +29,7 @@ app.add_typer(cli_connectors.app, name="connectors")
 app.add_typer(cli_pipelines.app, name="pipelines")
 app.add_typer(cli_access.users, name="users")
 app.add_typer(cli_access.tokens, name="tokens")
+app.add_typer(cli_knowledge.app, name="knowledge")
 
 ConnectorArgument = Annotated[str, typer.Argument(help="Name of the connector.")]
 TablesArgument = Annotated[list[str] | None, typer.Argument(help="Tables, as discover prints them: schema.table.")]
@@ -57,7 +58,7 @@ def up(
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def worker(context: typer.Context) -> None:
-    """A worker of its own, on any machine: --queue extract|orchestration, --task-queue, --grace-seconds."""
+    """A worker of its own, on any machine: --queue extract|knowledge|orchestration, --task-queue, --grace-seconds."""
     from temporal_bridge.worker import run
 
     run(context.args)

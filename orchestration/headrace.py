@@ -28,6 +28,7 @@ from assets.sync import (
     VerifyResult,
     WriteMode,
 )
+from orchestration.knowledge import Knowledge
 from orchestration.reports import (
     ConnectorTest,
     DoctorReport,
@@ -71,6 +72,7 @@ class Headrace:
         self._lock = threading.Lock()
         self.connectors = Connectors(self)
         self.pipelines = Pipelines(self)
+        self.knowledge = Knowledge(self)
 
     @property
     def catalog(self) -> Catalog:

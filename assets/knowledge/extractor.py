@@ -12,7 +12,7 @@ from assets.knowledge.dialogue import Chunk
 from assets.sync import Model
 
 if TYPE_CHECKING:
-    from assets.knowledge.source_config import EmbeddedExtractor, EndpointExtractor
+    from assets.knowledge.source_config import EndpointExtractor
 
 EntityType = Literal[
     "person",
@@ -106,7 +106,7 @@ class Extractor(ABC):
         """
 
 
-def embedded_extractor(config: EmbeddedExtractor) -> Extractor:
+def embedded_extractor() -> Extractor:
     """The offline extractor, loaded once a process."""
     from assets.knowledge.embedded import shared
 

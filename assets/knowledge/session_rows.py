@@ -135,7 +135,7 @@ class _Reader:
             full, resolution = self._full_name(kind, name)
             key = comparable(kind, full)
             entity_id, entity_name = made_id("entity", kind, key), full
-            if not resolution and key != name:
+            if not resolution and key != name and kind != PARTICIPANT:
                 resolution = f"{name!r} compared as {key!r}"
         row = place.columns(self._source, self._session.id) | {
             "mention_id": made_id(

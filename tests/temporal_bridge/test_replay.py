@@ -28,6 +28,11 @@ EXPECTED = {
     "DataSourceSyncWorkflow-chunked",
     "DataSourceSyncWorkflow-chunk-failed",
     "DatasetSyncWorkflow-partial",
+    "KnowledgeExtractionWorkflow-partial",
+    "KnowledgeSourceWorkflow-free",
+    "KnowledgeSourceWorkflow-paid",
+    "KnowledgeSourceWorkflow-stopped",
+    "KnowledgeSourceWorkflow-failed",
 }
 
 

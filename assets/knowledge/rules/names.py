@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from assets.knowledge.rules.gazetteer import (
     ALL_FIRST_NAMES,
@@ -32,6 +33,7 @@ _INTRODUCED = re.compile(
     rf"contact:?)\s+(?:(?:Mr|Mrs|Ms|Miss|Dr|Prof)\.?\s+)?"
     rf"(?P<name>{_FULL})"
 )
+_SELF_INTRODUCTION = re.compile(r"(?i)(?:my (?:full |first )?name is|my name's|this is|i am|i'm|call me)\b")
 _WEAK_INTRODUCTION = re.compile(r"(?i)\b(?:this is|i am|i'm|it's|contact:?|called|attention:?)\s+$")
 _LOWER_INTRODUCED = re.compile(
     r"(?i)\b(?:my name is|my name's|this is|i'm|i am|call me|hi|hello|hey|dear|thanks|"
@@ -251,7 +253,8 @@ def _people(text: str) -> Iterator[Span]:
         if weak and first not in ALL_FIRST_NAMES and not says:
             continue
         if span := _person(text, start, end, 4, 0.95):
-            yield span
+            own = {"speaker": "yes"} if _SELF_INTRODUCTION.match(lead) else {}
+            yield replace(span, attributes=own)
     for match in _LOWER_INTRODUCED.finditer(text):
         if match[1] in FIRST_NAMES:
             yield Span(match.start(1), match.end(1), "person", rank=6, confidence=0.8)
