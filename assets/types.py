@@ -193,6 +193,44 @@ def mysql_contract(
     return rule.becomes, rule.rule
 
 
+FILES: tuple[TypeRule, ...] = (
+    TypeRule("bool", "bool", "the same"),
+    TypeRule("int8, uint8, int16", "int16", "the same numbers"),
+    TypeRule("uint16, int32", "int32", "the same numbers"),
+    TypeRule("uint32, int64", "int64", "the same numbers"),
+    TypeRule("uint64", "decimal128(20, 0)", "beyond int64"),
+    TypeRule("float16, float", "float", "the same numbers; NaN and infinities stay"),
+    TypeRule("double", "double", "the same bits"),
+    TypeRule("decimal", "decimal128(p, s)", "with p <= 38 and 0 <= s <= p, else text"),
+    TypeRule("date", "date32[day]", f"years 1 to 9999; others: {UNFIT}"),
+    TypeRule("timestamp", "timestamp[us]", f"a fraction below a microsecond, other years: {UNFIT}"),
+    TypeRule("timestamp with zone", "timestamp[us, tz=UTC]", "the instant; as above"),
+    TypeRule("binary", "binary", "the same bytes"),
+    TypeRule("string, enum, UUID, JSON", "string", "the same; dictionaries are decoded"),
+    TypeRule("list, struct, map", "string", "as JSON; bytes in base64, numbers as they are"),
+    TypeRule("time, duration, null", "string", "Delta has no such type"),
+)
+"""Parquet's (Arrow's) types."""
+TEXT_RULES = (
+    ("bool", "`true` and `false`"),
+    ("int64", "integers without leading zero or plus sign that fit 64 bits"),
+    ("decimal128(38, 0)", "integers of up to 38 digits"),
+    ("decimal128(38, s)", "numbers with one and the same count of fractional digits, integers among them"),
+    ("double", "other numbers, where each prints back from a double as the same number"),
+    ("date32[day]", "`2024-02-29`"),
+    ("timestamp[us]", "`2024-02-29 10:00[:00[.000000]]`, also with `T`"),
+    ("timestamp[us, tz=UTC]", "the same with `Z` or `+00:00`"),
+    ("string", "everything else: leading zeros, other offsets, mixed kinds, no value at all"),
+)
+JOINS = (
+    ("two integer types", "the wider one"),
+    ("integers or decimals and decimals", "a decimal that holds both, else text"),
+    ("float or int16/int32 and float or double", "the floating type that holds both"),
+    ("date and timestamp", "timestamp"),
+    ("anything else", "text"),
+)
+
+
 def types_page() -> str:
     """The text of ``docs/types.md``."""
     lines = [
@@ -226,6 +264,28 @@ def types_page() -> str:
         "| geometry and its kinds | binary | four bytes of SRID, then WKB: what the server stores |",
         *(f"| {names} | string | {why} |" for names, why in MYSQL_TEXT),
         "| a generated or invisible column | what its type becomes | read like any other |",
+        "",
+        "## Files: Parquet",
+        "",
+        "| type | becomes | why |",
+        "|---|---|---|",
+        *(f"| {rule.source} | {rule.becomes} | {rule.why} |" for rule in FILES),
+        "",
+        "Where a table's files give a column different types:",
+        "",
+        "| types | becomes |",
+        "|---|---|",
+        *(f"| {types} | {becomes} |" for types, becomes in JOINS),
+        "",
+        "## CSV, JSON, Excel and REST APIs",
+        "",
+        "Found over all values of a column, of all files. In JSON only numbers and booleans are typed: a string stays",
+        "one. An empty CSV cell is NULL, a quoted empty one is an empty text. Objects and lists are JSON text. A type",
+        "declared in the config wins; it takes other spellings too (`007`, `+1`, `yes`).",
+        "",
+        "| becomes | where all values are |",
+        "|---|---|",
+        *(f"| {becomes} | {values} |" for becomes, values in TEXT_RULES),
         "",
     ]
     return "\n".join(lines)

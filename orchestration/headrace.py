@@ -28,6 +28,7 @@ from assets.sync import (
     VerifyResult,
     WriteMode,
 )
+from orchestration.datasets import Datasets
 from orchestration.knowledge import Knowledge
 from orchestration.reports import (
     ConnectorTest,
@@ -71,6 +72,7 @@ class Headrace:
         self._catalog: Catalog | None = None
         self._lock = threading.Lock()
         self.connectors = Connectors(self)
+        self.datasets = Datasets(self)
         self.pipelines = Pipelines(self)
         self.knowledge = Knowledge(self)
 

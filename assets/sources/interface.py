@@ -215,6 +215,7 @@ class Connector(ABC):
 
 
 CONNECTOR_TYPES = {
+    "upload": "assets.sources.upload:UploadConnector",
     "rest_api": "assets.sources.rest_api:RestConnector",
     "postgres": "assets.sources.postgres:PostgresConnector",
     "gcs": "assets.sources.gcs:GcsConnector",
