@@ -15,7 +15,7 @@ from assets.sync import CommitInfo, Manifest
 if TYPE_CHECKING:
     import pyarrow as pa
 
-UPSERT, DELETE = "u", "d"
+UPSERT, DELETE, FILLED = "u", "d", "f"
 _PARQUET_UNSAFE = frozenset(" ,;{}()\n\t=")  # Delta without column mapping forbids these in a column name
 
 
@@ -54,7 +54,8 @@ class BronzeRows:
         self.names = names
         fields = [pa.field(names[f.name], f.type, nullable=True) for f in source_schema]
         self.schema = pa.schema(fields + metadata_fields())
-        self._constants = (tag, loaded_at or datetime.now(UTC), position)
+        self.loaded_at = loaded_at or datetime.now(UTC)
+        self._constants = (tag, self.loaded_at, position)
         self._cached: dict[tuple[str, int], list[pa.Array]] = {}
 
     def _metadata(self, op: str, rows: int) -> list[pa.Array]:
@@ -78,17 +79,24 @@ class BronzeRows:
 
     def deletes(self, keys: pa.RecordBatch) -> pa.RecordBatch:
         """Rows that say "this key left the source": key columns (source names), everything else NULL."""
+        return self._partial(keys, DELETE)
+
+    def fills(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Rows that say "this key has these values in columns that were added", everything else NULL."""
+        return self._partial(rows, FILLED)
+
+    def _partial(self, rows: pa.RecordBatch, operation: str) -> pa.RecordBatch:
         import pyarrow as pa
 
-        by_name = {self.names[name]: keys.column(i) for i, name in enumerate(keys.schema.names)}
+        by_name = {self.names[name]: rows.column(i) for i, name in enumerate(rows.schema.names)}
         data = self.schema.names[: len(self.schema) - 4]
         arrays = [
             by_name[name].cast(self.schema.field(name).type)
             if name in by_name
-            else pa.nulls(keys.num_rows, self.schema.field(name).type)
+            else pa.nulls(rows.num_rows, self.schema.field(name).type)
             for name in data
         ]
-        return pa.RecordBatch.from_arrays(arrays + self._metadata(DELETE, keys.num_rows), schema=self.schema)
+        return pa.RecordBatch.from_arrays(arrays + self._metadata(operation, rows.num_rows), schema=self.schema)
 
 
 def commit_bronze(lakehouse: Lakehouse, manifest: Manifest, schema: pa.Schema) -> CommitInfo:
@@ -96,7 +104,7 @@ def commit_bronze(lakehouse: Lakehouse, manifest: Manifest, schema: pa.Schema) -
     table = TableId(layer="bronze", connector=manifest.connector, table=manifest.table)
     return lakehouse.commit(
         table,
-        manifest.parts + manifest.deletes,
+        manifest.parts + manifest.deletes + manifest.fills,
         schema,
         tag=manifest.tag,
         replace=manifest.mode == "full",
@@ -105,7 +113,7 @@ def commit_bronze(lakehouse: Lakehouse, manifest: Manifest, schema: pa.Schema) -
 
 
 def split_operations(batches: Iterator[pa.RecordBatch], op: str) -> Iterator[pa.RecordBatch]:
-    """Only the rows of one operation (``u`` or ``d``)."""
+    """Only the rows of one operation (``u``, ``d`` or ``f``)."""
     pc = arrow_compute()
     for batch in batches:
         rows = batch.filter(pc.equal(batch.column(OP), op))

@@ -58,6 +58,10 @@ class UnsupportedTableError(HeadraceError):
     """The table cannot be synced as it stands (name, columns, key), and why."""
 
 
+class SchemaDriftError(HeadraceError):
+    """The source's columns changed in a way that the table's policy refuses; the message says what changed."""
+
+
 class WatermarkError(HeadraceError):
     """The watermark is missing, belongs to another source, or would move back."""
 

@@ -56,6 +56,36 @@ class RowComparison(ScratchDatabase):
             self._created.add(side)
         return rows
 
+    def add_stored(self, batches: Iterable[pa.RecordBatch], *, newest_only: bool) -> int:
+        """Take the stored side. ``newest_only``: of several rows with one key the newest counts, and none if that is a
+        delete; the batches then hold ``_headrace_position``, ``_headrace_loaded_at`` and ``_headrace_deleted_at`` too.
+        """
+        if not newest_only or not self._keys:
+            return self.add("stored", batches)
+        import pyarrow as pa
+
+        from assets.lakehouse.interface import DELETED_AT, LOADED_AT, POSITION
+
+        columns = [*(f"{e} AS {k}" for e, k in zip(self._key_exprs, self._keys, strict=True)), f"{self._hash} AS h"]
+        select = f"SELECT {', '.join(columns)}, {POSITION} AS p, {LOADED_AT} AS l, {DELETED_AT} IS NOT NULL AS g"
+        order = [pa.field(POSITION, pa.int64())]
+        order += [pa.field(name, pa.timestamp("us", tz="UTC")) for name in (LOADED_AT, DELETED_AT)]
+        schema = pa.schema([*self._schema, *order])
+        self._db.register("incoming", schema.empty_table())
+        self._db.execute(f"CREATE TABLE versions AS {select} FROM incoming")
+        for batch in batches:
+            self._db.register("incoming", pa.Table.from_batches([batch]).select(schema.names).cast(schema))
+            self._db.execute(f"INSERT INTO versions {select} FROM incoming")
+        self._db.unregister("incoming")
+        keys = ", ".join(self._keys)
+        self._db.execute(
+            f"CREATE TABLE stored AS SELECT {keys}, h FROM (SELECT {keys}, arg_max(h, (p, l, g)) AS h, "
+            f"arg_max(g, (p, l, g)) AS g FROM versions GROUP BY {keys}) WHERE NOT g"
+        )
+        self._created.add("stored")
+        (rows,) = self._db.execute("SELECT count(*) FROM stored").fetchone() or (0,)
+        return int(rows)
+
     def _join(self) -> str:
         same = " AND ".join(f"s.{k} IS NOT DISTINCT FROM d.{k}" for k in self._keys)
         return f"(SELECT true AS f, * FROM source) s FULL JOIN (SELECT true AS f, * FROM stored) d ON {same}"

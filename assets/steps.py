@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from assets.bronze import BronzeRows, commit_bronze
+from assets.bronze import BronzeRows, bronze_names, commit_bronze
 from assets.chunked_extraction import ChunkedExtraction
-from assets.errors import MismatchError, UnsupportedTableError, WatermarkError
+from assets.errors import MismatchError
 from assets.failpoints import failpoint
-from assets.lakehouse.interface import OP, POSITION, Lakehouse, PartWriter, TableId, TableState, open_lakehouse
+from assets.lakehouse.interface import OP, POSITION, Lakehouse, PartWriter, TableId, open_lakehouse
 from assets.process_memory import release_unused
+from assets.quarantine import QuarantineRows, commit_quarantine, quarantine_schema, quarantine_uri
 from assets.row_comparison import RowComparison
 from assets.settings import Settings
-from assets.silver import SilverTable
-from assets.sources.interface import (
-    BATCH_ROWS,
-    OBJECT_COLUMNS,
-    UNFIT_COLUMN,
-    CarefulReadNeeded,
-    Connector,
-    TableRead,
-)
+from assets.shaped_read import ShapedRead, ShapedSource, chosen_columns
+from assets.silver import BACKFILL, SilverTable, stored_rows
+from assets.sources.interface import BATCH_ROWS, OBJECT_COLUMNS, UNFIT_COLUMN, CarefulReadNeeded, TableRead
 from assets.sync import (
     ChunkedRead,
-    ColumnChoice,
+    Column,
     CommitInfo,
     Manifest,
     Part,
     SourceTable,
     TableResult,
+    TableShape,
     TableSync,
+    Watermark,
     WindowPlan,
 )
+from assets.table_reshape import follow_source
 from assets.unchanged_rows import changes_only
+from assets.window_choice import WindowChoice, choose_window, refuse_what_cannot_be_done
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,38 +43,19 @@ if TYPE_CHECKING:
     from assets.catalog.store import Catalog
 
 Progress = Callable[[int, int], None]
-SERVED: frozenset[str] = frozenset()
-"""Options of `TableSync` that are built; the rest is refused, never ignored."""
 
 
 def _no_progress(rows: int, size: int) -> None: ...
 
 
-def refuse_what_cannot_be_done(work: TableSync, source: Connector) -> None:
-    """Refuse options that the source or this program does not serve.
+@dataclass(frozen=True)
+class _Staged:
+    """What one pass over the window's rows wrote."""
 
-    Raises:
-        UnsupportedTableError: says which, and what to ask for instead.
-    """
-    where = f"{work.connector}/{work.table}"
-    if work.mode == "cdc" and not source.supports_cdc:
-        raise UnsupportedTableError(
-            f"a source of type {source.type_name} has no change data capture",
-            where=where,
-            remedy="Use --mode auto, with --deletes keys to find deleted rows.",
-        )
-    asked = {
-        "write": work.write not in (None, "merge"),
-        "drift": work.drift != "evolve",
-        "columns": work.columns not in (None, ColumnChoice()),
-        "row_filter": bool(work.row_filter),
-        "fill_added": work.fill_added,
-        "backfill": work.backfill is not None,
-        "reset": work.reset,
-    }
-    unserved = [name for name, wanted in asked.items() if wanted and name not in SERVED]
-    if unserved:
-        raise UnsupportedTableError(f"not built yet: {', '.join(unserved)}", where=where, remedy="Leave it out.")
+    parts: tuple[Part, ...]
+    size: int
+    quarantined: tuple[Part, ...]
+    rows_quarantined: int
 
 
 class SyncSteps:
@@ -103,80 +84,59 @@ class SyncSteps:
         """
         failpoint("before_open_window")
         self.catalog.begin_table_run(work, workflow_id)
-        source = self.catalog.connector(work.connector)
-        refuse_what_cannot_be_done(work, source)
-        (table,) = source.discover([work.table])
-        if table.refusal:
-            raise UnsupportedTableError(table.refusal, where=f"{work.connector}/{work.table}")
+        choice = self.window(work)
+        decision, plan = choice.decision, choice.plan
         self.lakehouse.clear_staging(work.connector, work.table)
         bronze = self.lakehouse.state(TableId(layer="bronze", connector=work.connector, table=work.table))
-        key = work.key or table.primary_key
-        unknown = [column for column in key if column not in {c.name for c in table.columns}]
-        if unknown:
-            raise UnsupportedTableError(
-                f"the key names columns that are not there: {', '.join(unknown)}",
-                where=f"{work.connector}/{work.table}",
-                remedy="Correct --key.",
-            )
-        self._silver(work, table).catch_up(key)
-        plan = self._choose_mode(work, table, tuple(key), bronze)
+        stored = bronze.watermark.shape if bronze and bronze.watermark else None
+        if not work.reset:
+            before = stored or plan.shape
+            self._silver(work, self._stored_columns(before), before).catch_up(before.key or plan.key)
+            if decision.mended and (decision.renamed or decision.retype) and stored:
+                names = [c.name for c in (*self._stored_columns(stored), *stored.kept)]
+                follow_source(
+                    self.lakehouse,
+                    work.connector,
+                    work.table,
+                    names,
+                    {old: new for old, new in decision.renamed.items() if old in names},
+                    decision.retype,
+                    decision.mended,
+                )
         earlier = sum(1 for tag in (bronze.tags if bronze else ()) if tag.split("~")[0] == work.run_group)
-        failpoint("after_open_window")
-        chunked = self.lakehouse.stages_notes and bool(
-            self.catalog.connector(work.connector).chunks(plan, self.settings.chunk_mb << 20)
-        )
         tag = f"{work.run_group}~{earlier + 1}" if earlier else work.run_group
-        return plan.model_copy(update={"tag": tag, "chunked": chunked})
+        tag = f"{tag}{BACKFILL}" if work.backfill else tag
+        shape = plan.shape.model_copy(update={"epoch": tag}) if decision.anew else plan.shape
+        failpoint("after_open_window")
+        chunked = (
+            self.lakehouse.stages_notes
+            and self.shaped(work.connector, shape).reads_as_it_is(plan)
+            and bool(self.catalog.connector(work.connector).chunks(plan, self.settings.chunk_mb << 20))
+        )
+        return plan.model_copy(update={"tag": tag, "shape": shape, "chunked": chunked})
 
-    def _choose_mode(
-        self, work: TableSync, table: SourceTable, key: tuple[str, ...], bronze: TableState | None
-    ) -> WindowPlan:
-        cursor = work.cursor or (table.cursor_candidates[0] if len(table.cursor_candidates) == 1 else None)
-        if table.tracks == "objects":
-            cursor = None
-        why = self._changes_unknown(work, table, key, cursor) or self._nothing_to_follow(work, cursor, bronze)
-        previous = bronze.watermark if bronze else None
-        plan = WindowPlan(table=table, mode="full", key=key, cursor=cursor, reason=why, previous=previous)
-        if why:
-            return plan
-        return plan.model_copy(update={"mode": "incremental", "low": previous.value if previous else None})
+    def window(self, work: TableSync) -> WindowChoice:
+        """What the sync would read, and why. Asks the source and the Bronze table, changes nothing."""
+        source = self.catalog.connector(work.connector)
+        refuse_what_cannot_be_done(work, source)
+        (found,) = source.discover([work.table])
+        bronze = self.lakehouse.state(TableId(layer="bronze", connector=work.connector, table=work.table))
+        return choose_window(work, source, found, bronze, self.catalog.hash_key)
 
-    @staticmethod
-    def _changes_unknown(work: TableSync, table: SourceTable, key: tuple[str, ...], cursor: str | None) -> str:
-        """Why the source's changes cannot be asked for, if they cannot."""
-        if work.mode == "full":
-            return "full refresh was asked for"
-        if table.tracks == "none":
-            return f"a {table.kind.replace('_', ' ')} has no row versions, so changes cannot be told"
-        if not key:
-            return "the table has no key (name one with --key)"
-        if table.tracks == "objects" or cursor:
-            return ""
-        if len(table.cursor_candidates) > 1:
-            several = ", ".join(table.cursor_candidates[:5])
-            return f"several columns could be the cursor ({several}): name one with --cursor"
-        return "no column tells when a row changed (name one with --cursor)"
+    def shaped(self, connector: str, shape: TableShape) -> ShapedSource:
+        """The connector, read in a table's shape."""
+        key = self.catalog.hash_key() if shape.columns.hash else None
+        return ShapedSource(self.catalog.connector(connector), shape, key)
+
+    def shape_of(self, connector: str, table: str) -> TableShape:
+        """The shape that the stored table has."""
+        state = self.lakehouse.state(TableId(layer="bronze", connector=connector, table=table))
+        return (state.watermark.shape if state and state.watermark else None) or TableShape()
 
     @staticmethod
-    def _nothing_to_follow(work: TableSync, cursor: str | None, bronze: TableState | None) -> str:
-        """Why there is no watermark to go on from, if there is none.
-
-        Raises:
-            WatermarkError: there are rows without one.
-        """
-        if bronze is None:
-            return "first load"
-        if bronze.watermark is None and bronze.rows == 0:
-            return "nothing was loaded yet"
-        if bronze.watermark is None:
-            raise WatermarkError(
-                "the Bronze table holds rows but no watermark",
-                where=f"{work.connector}/{work.table}",
-                remedy=f"Run: headrace sync {work.connector} {work.table} --mode full",
-            )
-        if bronze.watermark.cursor != cursor:
-            return f"the cursor is now {cursor}, the last load used {bronze.watermark.cursor or 'none'}"
-        return ""
+    def _stored_columns(shape: TableShape) -> tuple[Column, ...]:
+        """The columns that a stored table of this shape has, those that left the source aside."""
+        return chosen_columns(shape, shape.seen)
 
     def key_of(self, connector: str, table: SourceTable) -> tuple[str, ...]:
         """The key that the table's last sync used, else the source's own."""
@@ -184,9 +144,19 @@ class SyncSteps:
         key = last.result.key if last and last.result else None
         return tuple(key) if key else table.primary_key
 
-    def _silver(self, work: TableSync, table: SourceTable) -> SilverTable:
-        columns = [*(column.name for column in table.columns), UNFIT_COLUMN]
-        return SilverTable(self.lakehouse, work.connector, work.table, columns)
+    def _silver(self, work: TableSync, columns: Sequence[Column], shape: TableShape) -> SilverTable:
+        return self.silver_table(work.connector, work.table, [c.name for c in columns], shape)
+
+    def silver_table(self, connector: str, table: str, columns: Sequence[str], shape: TableShape) -> SilverTable:
+        return SilverTable(
+            self.lakehouse,
+            connector,
+            table,
+            [*columns, UNFIT_COLUMN],
+            shape,
+            memory_limit=self.settings.memory_limit,
+            scratch=self.settings.home_path / "scratch",
+        )
 
     # step 2
 
@@ -195,40 +165,50 @@ class SyncSteps:
 
         ``progress(rows, bytes)`` is called after every batch and may raise to cancel.
         """
-        with self._open_read(work, plan, progress) as read:
-            rows = BronzeRows(read.schema, plan.tag, read.position)
-            with changes_only(self.lakehouse, self._silver(work, plan.table), plan, read, self.settings) as changes:
+        source = self.shaped(work.connector, plan.shape)
+        with source.open_read(plan, self._loaded_objects(work, plan), progress) as shaped:
+            read = shaped.read
+            rows = BronzeRows(shaped.schema, plan.tag, read.position)
+            silver = self._silver(work, shaped.columns, plan.shape)
+            with changes_only(self.lakehouse, silver, plan, shaped, self.settings) as changes:
                 try:
-                    parts, size = self.stage(work, rows, changes(read.batches()), attempt, progress)
+                    staged = self._stage(work, plan, rows, shaped, changes(shaped.batches()), attempt, progress)
                 except CarefulReadNeeded:
-                    parts, size = self.stage(work, rows, changes(read.careful_batches()), attempt, progress)
+                    careful = changes(shaped.careful_batches())
+                    staged = self._stage(work, plan, rows, shaped, careful, attempt, progress)
             deleted: tuple[Part, ...] = ()
-            if plan.mode == "incremental":
-                known = read.deleted_keys(work.deletes == "keys")
+            if plan.mode == "incremental" and not plan.backfill:
+                known = shaped.deleted_keys(work.deletes == "keys")
                 if known is not None:
                     deleted = self._stage_known_deletes(work, known, rows, attempt, progress)
                 elif work.deletes == "keys":
-                    deleted = self._stage_deletes(work, plan, read, rows, attempt, progress)
+                    deleted = self._stage_deletes(work, plan, shaped, rows, attempt, progress)
+            filled = self._stage_fills(work, plan, source, rows, attempt, progress) if plan.shape.filled else ()
             found = {
-                "parts": parts,
+                "parts": staged.parts,
                 "deletes": deleted,
-                "rows_read": sum(part.rows for part in parts),
+                "fills": filled,
+                "quarantined": staged.quarantined,
+                "rows_read": sum(part.rows for part in staged.parts),
                 "rows_deleted": sum(part.rows for part in deleted),
+                "rows_filled": sum(part.rows for part in filled),
+                "rows_quarantined": staged.rows_quarantined,
                 "future_rows": read.future_rows,
                 "unfit_values": read.unfit_values,
-                "bytes_read": size,
+                "bytes_read": staged.size,
                 "reader": read.reader,
+                "source_rows": None if plan.backfill else shaped.source_rows(),
             }
             return self.write_manifest(work, plan, read, attempt, found)
 
     def write_manifest(
         self, work: TableSync, plan: WindowPlan, read: TableRead, attempt: int, found: dict[str, Any]
     ) -> str:
-        """Count the source in the snapshot that was read, and write what was ``found`` in it down."""
-        watermark = read.watermark
-        if watermark:
-            base = plan.tag if plan.mode == "full" or not plan.previous else plan.previous.base_run
-            watermark = watermark.model_copy(update={"base_run": base})
+        """Count the source in the snapshot that was read, unless ``found`` says it, and write what was found down."""
+        if read.columns:
+            plan = plan.model_copy(update={"shape": plan.shape.model_copy(update={"seen": tuple(read.columns)})})
+        if "source_rows" not in found:
+            found = found | {"source_rows": read.source_rows()}
         manifest = Manifest(
             connector=work.connector,
             table=work.table,
@@ -238,12 +218,14 @@ class SyncSteps:
             mode=plan.mode,
             reason=plan.reason or (f"all rows compared: {read.reread_reason}" if read.reread_reason else ""),
             key=plan.key,
-            columns=read.columns or plan.table.columns,
-            low=read.low,
-            high=read.high,
+            columns=self.shaped(work.connector, plan.shape).columns(plan.table, read.columns),
+            low=plan.backfill.low if plan.backfill else read.low,
+            high=plan.backfill.high if plan.backfill else read.high,
             previous=plan.previous,
-            watermark=watermark,
-            source_rows=read.source_rows(),
+            watermark=self._watermark(plan, read.watermark),
+            shape=plan.shape,
+            backfill=plan.backfill,
+            drift=plan.drift,
             **found,
         )
         failpoint("after_parts_before_manifest")
@@ -266,6 +248,33 @@ class SyncSteps:
     def finish_chunks(self, work: TableSync, uri: str, attempt: int, progress: Progress = _no_progress) -> str:
         """Make one consistent snapshot of the chunks. Returns the manifest's URI."""
         return ChunkedExtraction(self, work).finish(uri, attempt, progress)
+
+    @staticmethod
+    def _watermark(plan: WindowPlan, read: Watermark | None) -> Watermark | None:
+        """The watermark to commit: what was read, the table's shape, and the full load it builds on."""
+        if plan.backfill:
+            return plan.previous
+        base = plan.tag if plan.mode == "full" or not plan.previous else plan.previous.base_run
+        return (read or Watermark()).model_copy(update={"base_run": base, "shape": plan.shape})
+
+    def _stage(
+        self,
+        work: TableSync,
+        plan: WindowPlan,
+        rows: BronzeRows,
+        shaped: ShapedRead,
+        batches: Iterator[pa.RecordBatch],
+        attempt: int,
+        progress: Progress,
+    ) -> _Staged:
+        """Stage the rows, and beside them those that do not fit the stored types."""
+        if not plan.shape.converts:
+            return _Staged(*self.stage(work, rows, batches, attempt, progress), (), 0)
+        with self._writer(work, attempt, "quarantine", quarantine_schema()) as aside:
+            shaped.misfits = misfits = QuarantineRows(aside, work.table, plan.tag, rows.loaded_at)
+            parts, size = self.stage(work, rows, batches, attempt, progress)
+            misfits.flush()
+        return _Staged(parts, size, aside.parts, misfits.rows)
 
     def stage(
         self,
@@ -291,19 +300,17 @@ class SyncSteps:
     def _writer(self, work: TableSync, attempt: int, stream: str, schema: pa.Schema) -> PartWriter:
         return self.lakehouse.part_writer(work.connector, work.table, work.run_group, attempt, stream, schema)
 
-    def _open_read(self, work: TableSync, plan: WindowPlan, progress: Progress) -> AbstractContextManager[TableRead]:
+    def _loaded_objects(self, work: TableSync, plan: WindowPlan) -> Callable[[], Iterator[pa.RecordBatch]] | None:
         """What a table of objects holds already is told by its Bronze table: each row names its object and version."""
-        connector = self.catalog.connector(work.connector)
-        connector.progress = progress
         if plan.table.tracks != "objects" or plan.mode == "full":
-            return connector.open_read(plan)
+            return None
         bronze = TableId(layer="bronze", connector=work.connector, table=work.table)
 
         def loaded() -> Iterator[pa.RecordBatch]:
             with self.lakehouse.scan(bronze, [*OBJECT_COLUMNS, OP, POSITION], live=False) as rows:
                 yield from rows
 
-        return connector.open_objects_read(plan, loaded)
+        return loaded
 
     def _stage_known_deletes(
         self, work: TableSync, keys: Iterator[pa.RecordBatch], rows: BronzeRows, attempt: int, progress: Progress
@@ -314,15 +321,14 @@ class SyncSteps:
         return writer.parts
 
     def _stage_deletes(
-        self, work: TableSync, plan: WindowPlan, read: TableRead, rows: BronzeRows, attempt: int, progress: Progress
+        self, work: TableSync, plan: WindowPlan, read: ShapedRead, rows: BronzeRows, attempt: int, progress: Progress
     ) -> tuple[Part, ...]:
         """Keys that Silver holds and the snapshot does not: rows that were deleted, or whose key changed."""
         import pyarrow as pa
 
-        silver = self._silver(work, plan.table)
-        if self.lakehouse.state(silver.silver) is None:
+        silver = self._silver(work, self._stored_columns(plan.shape), plan.shape)
+        if self.lakehouse.state(silver.silver) is None or not plan.key:
             return ()
-        stored_names = dict(zip(silver.key(plan.key), plan.key, strict=True))
         schema = pa.schema([read.schema.field(name) for name in plan.key])
         scratch = self.settings.home_path / "scratch"
         with (
@@ -330,11 +336,29 @@ class SyncSteps:
             RowComparison(plan.key, schema, memory_limit=self.settings.memory_limit, scratch=scratch) as comparison,
         ):
             comparison.add("source", self._watched(read.keys(), progress))
-            with self.lakehouse.scan(silver.silver, list(stored_names)) as stored:
-                renamed = (b.rename_columns([stored_names[n] for n in b.schema.names]) for b in stored)
-                comparison.add("stored", self._watched(renamed, progress))
+            with stored_rows(silver, plan.key) as stored:
+                comparison.add_stored(self._watched(stored, progress), newest_only=plan.shape.write == "append")
             for batch in comparison.extra_keys(BATCH_ROWS):
                 writer.write(rows.deletes(pa.RecordBatch.from_arrays(batch.columns, schema=schema)))
+        return writer.parts
+
+    def _stage_fills(
+        self,
+        work: TableSync,
+        plan: WindowPlan,
+        source: ShapedSource,
+        rows: BronzeRows,
+        attempt: int,
+        progress: Progress,
+    ) -> tuple[Part, ...]:
+        """The keys of all rows with the values of the columns that were added: nothing else is read."""
+        wanted = [*plan.key, *plan.shape.filled]
+        with (
+            source.open_verify(plan.table, wanted) as read,
+            self._writer(work, attempt, "fills", rows.schema) as writer,
+        ):
+            for batch in self._watched(read.batches(), progress):
+                writer.write(rows.fills(batch.select(wanted)))
         return writer.parts
 
     @staticmethod
@@ -351,7 +375,10 @@ class SyncSteps:
         """One atomic commit of the staged parts, tagged, the watermark in it. A repeat finds the tag."""
         manifest = self.lakehouse.read_manifest(manifest_uri)
         failpoint("before_bronze_commit")
-        nothing_new = not manifest.parts and not manifest.deletes and manifest.mode == "incremental"
+        staged = manifest.parts or manifest.deletes or manifest.fills
+        nothing_new = not staged and manifest.mode == "incremental"
+        if manifest.quarantined:
+            commit_quarantine(self.lakehouse, manifest)
         bronze = TableId(layer="bronze", connector=work.connector, table=work.table)
         state = self.lakehouse.state(bronze)
         if nothing_new and state and state.watermark == manifest.watermark:
@@ -368,7 +395,10 @@ class SyncSteps:
         from assets.types import arrow_type
 
         fields = [pa.field(column.name, arrow_type(column.arrow_type)) for column in manifest.columns]
-        return BronzeRows(pa.schema([*fields, pa.field(UNFIT_COLUMN, pa.string())]), manifest.tag, 0).schema
+        schema = BronzeRows(pa.schema([*fields, pa.field(UNFIT_COLUMN, pa.string())]), manifest.tag, 0).schema
+        kept = {c.name: arrow_type(c.arrow_type) for c in manifest.shape.kept}
+        names = bronze_names([*(c.name for c in manifest.columns), UNFIT_COLUMN, *kept])
+        return pa.schema([*schema, *(pa.field(names[name], kind) for name, kind in kept.items())])
 
     # step 4
 
@@ -376,9 +406,7 @@ class SyncSteps:
         """Bring what this run added to Bronze into Silver, in one tagged commit."""
         manifest = self.lakehouse.read_manifest(manifest_uri)
         failpoint("before_silver_commit")
-        silver = SilverTable(
-            self.lakehouse, work.connector, work.table, [*(c.name for c in manifest.columns), UNFIT_COLUMN]
-        )
+        silver = self._silver(work, manifest.columns, manifest.shape)
         bronze_state, silver_state = self.lakehouse.state(silver.bronze), self.lakehouse.state(silver.silver)
         assert bronze_state is not None
         if manifest.tag not in bronze_state.tags and silver_state:
@@ -408,42 +436,11 @@ class SyncSteps:
         from assets.verify import verify_table
 
         manifest = self.lakehouse.read_manifest(manifest_uri)
-        table = SourceTable(
-            name=work.table, schema_name="", table_name="", columns=manifest.columns, primary_key=manifest.key
-        )
-        stored = self._silver(work, table)
+        stored = self._silver(work, manifest.columns, manifest.shape)
         live = self.lakehouse.count_live(stored.silver)
-        where = f"{work.connector}/{work.table}"
-        if manifest.mode == "full":
-            counts = {
-                "source": manifest.source_rows if manifest.source_rows is not None else manifest.rows_read,
-                "staged": manifest.rows_read,
-                "Bronze": bronze.rows_total,
-                "Silver": live,
-            }
-        else:
-            added = bronze.rows_added if not bronze.repeated else manifest.rows_read + manifest.rows_deleted
-            counts = {"staged": manifest.rows_read + manifest.rows_deleted, "Bronze": added}
-        if len(set(counts.values())) > 1:
-            told = ", ".join(f"{name} {count}" for name, count in counts.items())
-            raise MismatchError(
-                f"row counts differ: {told}", where=where, remedy="Sync the table again with --mode full."
-            )
-        known = manifest.source_rows if manifest.mode != "full" else live  # a full read was compared above
-        equal = None if known is None else live == known
-        reason = manifest.reason
-        if equal is False and work.deletes == "keys":
-            raise MismatchError(
-                f"row counts differ: source {manifest.source_rows}, Silver {live}",
-                where=where,
-                remedy="Sync the table again with --mode full.",
-            )
-        if equal is False:
-            reason = (
-                f"Silver has {live} live rows, the source {manifest.source_rows}: "
-                "rows were deleted or changed their key; sync with --deletes keys"
-            )
-        elif work.verify != "counts":
+        self._compare_counts(work, manifest, bronze, live)
+        equal, reason = self._proven(work, manifest, live)
+        if equal is not False and work.verify != "counts":
             compared = verify_table(self, work.connector, work.table, work.verify, key=manifest.key)
             equal = bool(compared.equal)
             if not equal:
@@ -477,7 +474,66 @@ class SyncSteps:
             column_names=mapping,
             unfit_values=manifest.unfit_values,
             future_rows=manifest.future_rows,
+            write=manifest.shape.write,
+            drift=manifest.drift,
+            rows_quarantined=manifest.rows_quarantined,
+            quarantine_uri=quarantine_uri(self.lakehouse, work.connector, work.table),
         )
+
+    @staticmethod
+    def _compare_counts(work: TableSync, manifest: Manifest, bronze: CommitInfo, live: int) -> None:
+        """Raises MismatchError: rows were lost or doubled between the source, staging, Bronze and Silver."""
+        if manifest.mode == "full":
+            read = manifest.source_rows if manifest.source_rows is not None else manifest.rows_read
+            counts = {
+                "source": read - (manifest.rows_quarantined if manifest.source_rows is not None else 0),
+                "staged": manifest.rows_read,
+                "Bronze": bronze.rows_total,
+            }
+            if manifest.shape.write != "append":
+                counts["Silver"] = live
+        else:
+            staged = manifest.rows_read + manifest.rows_deleted + manifest.rows_filled
+            counts = {"staged": staged, "Bronze": staged if bronze.repeated else bronze.rows_added}
+        if len(set(counts.values())) > 1:
+            told = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise MismatchError(
+                f"row counts differ: {told}",
+                where=f"{work.connector}/{work.table}",
+                remedy="Sync the table again with --mode full.",
+            )
+
+    @staticmethod
+    def _proven(work: TableSync, manifest: Manifest, live: int) -> tuple[bool | None, str]:
+        """Whether Silver has the rows that the source had in the snapshot, by count, and what to say of it.
+
+        Raises:
+            MismatchError: they differ though deletes were looked for.
+        """
+        reason = "; ".join(filter(None, [manifest.reason, *manifest.drift]))
+        if manifest.rows_quarantined:
+            aside = f"{manifest.rows_quarantined} rows were set aside in the quarantine table"
+            return False, "; ".join(filter(None, [reason, aside]))
+        if manifest.mode == "full":  # compared already
+            return True, reason
+        if manifest.source_rows is None:
+            return None, reason
+        if manifest.shape.write == "append":  # older versions and deletes are rows of their own
+            equal = live >= manifest.source_rows
+            missing = "Silver has fewer rows than the source; sync with --mode full"
+            return equal, reason if equal else missing
+        if live == manifest.source_rows:
+            return True, reason
+        if work.deletes == "keys" and not manifest.shape.converts:
+            raise MismatchError(
+                f"row counts differ: source {manifest.source_rows}, Silver {live}",
+                where=f"{work.connector}/{work.table}",
+                remedy="Sync the table again with --mode full.",
+            )
+        why = "rows were deleted or changed their key; sync with --deletes keys"
+        if manifest.shape.converts:
+            why = "rows were deleted (sync with --deletes keys), or are in the quarantine table"
+        return False, f"Silver has {live} live rows, the source {manifest.source_rows}: {why}"
 
     # step 6
 

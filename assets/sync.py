@@ -16,7 +16,7 @@ WriteMode = Literal["merge", "append", "replace", "scd2"]
 DriftPolicy = Literal["evolve", "freeze", "quarantine"]
 """What happens when the source's columns change: follow, refuse, or follow and set aside the rows that do not fit."""
 Status = Literal["succeeded", "failed", "skipped"]
-Layer = Literal["bronze", "silver", "gold"]
+Layer = Literal["bronze", "silver", "gold", "quarantine"]
 Overlap = Literal["skip", "queue_one", "cancel_other"]
 """What a sync does when another one holds its table: leave it, be the one that follows it, or take its place."""
 
@@ -58,8 +58,8 @@ class ColumnChoice(Model):
 class TableOptions(Model):
     """How one table is synced: the same options on a sync, on a pipeline, and on a table of a pipeline.
 
-    ``write``, ``columns`` and ``row_filter`` decide what the stored table is. They are recorded in it, and None means:
-    as the table is already, for a new one ``merge``, all columns, all rows. A changed choice reads the table in full.
+    ``write``, ``drift``, ``columns`` and ``row_filter`` are recorded in the stored table, and None means: as the table
+    is already; for a new one ``merge``, ``evolve``, all columns, all rows. So a sync by hand keeps a pipeline's choice.
     """
 
     mode: RequestedMode = "auto"
@@ -68,7 +68,7 @@ class TableOptions(Model):
     deletes: Deletes = "none"
     verify: VerifyLevel = "counts"
     write: WriteMode | None = None
-    drift: DriftPolicy = "evolve"
+    drift: DriftPolicy | None = None
     columns: ColumnChoice | None = None
     row_filter: str | None = Field(default=None, description="such as: region = 'EU' and amount > 10; empty: all rows")
     fill_added: bool = Field(
@@ -112,6 +112,7 @@ class Column(Model):
     arrow_type: str
     rule: str = "typed"
     nullable: bool = True
+    id: str | None = Field(default=None, description="stays when the column is renamed, where the source has such")
 
 
 class SourceTable(Model):
@@ -128,11 +129,37 @@ class SourceTable(Model):
     estimated_rows: int | None = None
     estimated_bytes: int | None = None
     refusal: str | None = Field(default=None, description="why this table cannot be synced, if it cannot")
+    row_filter: str = Field(default="", description="only these rows: ``assets.row_filter``; set for a read")
 
     @property
     def by_default(self) -> bool:
         """Whether "all tables" means this one too: what only shows other tables' rows is read when it is named."""
         return self.kind not in ("view", "materialized_view", "foreign")
+
+
+class TableShape(Model):
+    """What decides the content of a stored table. Part of the watermark, so committed with the data.
+
+    A run that wants another ``write``, ``columns`` or ``key`` reads the table in full and starts Silver anew: that
+    run's tag is the ``epoch``. Another ``row_filter`` reads in full.
+    """
+
+    write: WriteMode = "merge"
+    drift: DriftPolicy = "evolve"
+    columns: ColumnChoice = ColumnChoice()
+    row_filter: str = ""
+    key: tuple[str, ...] = ()
+    hash_key: str | None = Field(default=None, description="fingerprint of the key of hashed columns")
+    epoch: str = Field(default="", description="tag of the run that started the table")
+    seen: tuple[Column, ...] = Field(default=(), description="all columns of the source when it was last read")
+    kept: tuple[Column, ...] = Field(default=(), description="columns that left the source and stay in the table")
+    converts: dict[str, str] = Field(
+        default_factory=dict, description="columns that the source retyped -> the stored type they are kept in"
+    )
+    filled: tuple[str, ...] = Field(default=(), description="added columns that the last run read for the rows before")
+    renamed: dict[str, str] = Field(
+        default_factory=dict, description="earlier name -> name now, of columns that a choice may still call by it"
+    )
 
 
 class Watermark(Model):
@@ -147,6 +174,7 @@ class Watermark(Model):
     value: str | None = None
     base_run: str | None = Field(default=None, description="tag of the full load that the table's changes build on")
     position: dict[str, Any] = Field(default_factory=dict)
+    shape: TableShape | None = None
 
 
 class WindowPlan(Model):
@@ -162,6 +190,9 @@ class WindowPlan(Model):
     low: str | None = None
     skip: str | None = Field(default=None, description="why there is nothing to do, if there is nothing")
     chunked: bool = Field(default=False, description="read in chunks, one activity each")
+    shape: TableShape = TableShape()
+    backfill: Backfill | None = None
+    drift: tuple[str, ...] = Field(default=(), description="how the source's columns changed, in words")
 
 
 class Chunk(Model):
@@ -215,6 +246,8 @@ class Manifest(Model):
     columns: tuple[Column, ...]
     parts: tuple[Part, ...] = ()
     deletes: tuple[Part, ...] = Field(default=(), description="parts with the keys that left the source")
+    fills: tuple[Part, ...] = Field(default=(), description="parts with keys and the values of added columns")
+    quarantined: tuple[Part, ...] = Field(default=(), description="parts of the quarantine table")
     low: str | None = None
     high: str | None = None
     previous: Watermark | None = None
@@ -226,6 +259,11 @@ class Manifest(Model):
     unfit_values: int = Field(default=0, description="values kept as text in _headrace_unfit")
     bytes_read: int = 0
     reader: str = ""
+    shape: TableShape = TableShape()
+    backfill: Backfill | None = None
+    rows_filled: int = 0
+    rows_quarantined: int = 0
+    drift: tuple[str, ...] = ()
 
 
 class CommitInfo(Model):
@@ -270,6 +308,10 @@ class TableResult(Model):
     column_names: dict[str, str] = Field(default_factory=dict, description="source column -> Silver column")
     unfit_values: int = 0
     future_rows: int = 0
+    write: WriteMode = "merge"
+    drift: tuple[str, ...] = Field(default=(), description="how the source's columns changed, in words")
+    rows_quarantined: int = 0
+    quarantine_uri: str | None = None
 
 
 class CheckResult(Model):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from assets.lakehouse.interface import Lakehouse
 from assets.row_comparison import RowComparison
 from assets.settings import Settings
+from assets.shaped_read import ShapedRead
 from assets.silver import SilverTable
-from assets.sources.interface import TableRead
 from assets.sync import WindowPlan
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ Changes = Callable[["Iterator[pa.RecordBatch]"], "Iterator[pa.RecordBatch]"]
 
 @contextmanager
 def changes_only(
-    lakehouse: Lakehouse, silver: SilverTable, plan: WindowPlan, read: TableRead, settings: Settings
+    lakehouse: Lakehouse, silver: SilverTable, plan: WindowPlan, read: ShapedRead, settings: Settings
 ) -> Iterator[Changes]:
     """Leaves out the rows of a re-read that Silver holds unchanged; lets all pass where none are read again."""
     if not read.rereads:

@@ -118,7 +118,7 @@ def sync(
     key: table_options.KeyOption = None,
     verify: table_options.VerifyOption = "counts",
     write: table_options.WriteOption = None,
-    drift: table_options.DriftOption = "evolve",
+    drift: table_options.DriftOption = None,
     include: table_options.IncludeOption = None,
     exclude: table_options.ExcludeOption = None,
     hashed: table_options.HashOption = None,

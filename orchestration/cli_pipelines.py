@@ -29,7 +29,7 @@ def add(
     deletes: options.DeletesOption = "none",
     verify: options.VerifyOption = "counts",
     write: options.WriteOption = None,
-    drift: options.DriftOption = "evolve",
+    drift: options.DriftOption = None,
     include: options.IncludeOption = None,
     exclude: options.ExcludeOption = None,
     hashed: options.HashOption = None,

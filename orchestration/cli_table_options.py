@@ -19,7 +19,8 @@ WriteOption = Annotated[
     typer.Option("--write", help="How Silver is kept; default: as it is, else merge."),
 ]
 DriftOption = Annotated[
-    Literal["evolve", "freeze", "quarantine"], typer.Option("--drift", help="When the source's columns change.")
+    Literal["evolve", "freeze", "quarantine"] | None,
+    typer.Option("--drift", help="When the source's columns change; default: as it is, else evolve."),
 ]
 IncludeOption = Annotated[str | None, typer.Option("--include", help="Only these columns: COL,COL.")]
 ExcludeOption = Annotated[str | None, typer.Option("--exclude", help="All columns but these.")]

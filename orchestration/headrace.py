@@ -105,7 +105,7 @@ class Headrace:
         key: Sequence[str] | None = None,
         verify: VerifyLevel = "counts",
         write: WriteMode | None = None,
-        drift: DriftPolicy = "evolve",
+        drift: DriftPolicy | None = None,
         columns: ColumnChoice | Mapping[str, Any] | None = None,
         row_filter: str | None = None,
         fill_added: bool = False,

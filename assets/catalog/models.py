@@ -95,6 +95,16 @@ class PipelineRow(Base):
     updated_at: Mapped[datetime]
 
 
+class SecretRow(Base):
+    """A secret that the installation made for itself, encrypted."""
+
+    __tablename__ = "installation_secrets"
+
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    value: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+
+
 class RunRow(Base):
     """One run. No foreign keys: the history outlives connectors and pipelines."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from sqlalchemy import Engine, delete, func, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
@@ -15,7 +16,7 @@ from assets.catalog.access import Access
 from assets.catalog.connector_config import checked_config, connector_type
 from assets.catalog.database import open_database, reading, unreachable
 from assets.catalog.listing import Listing
-from assets.catalog.models import ConnectorRow, PipelineRow, now
+from assets.catalog.models import ConnectorRow, PipelineRow, SecretRow, now
 from assets.catalog.records import ConnectorRecord, PipelineRecord, PipelineTable
 from assets.catalog.run_history import RunHistory
 from assets.catalog.schedules import check_timezone, parse_schedule
@@ -38,6 +39,7 @@ from assets.sync import (
 )
 
 MAX_ERROR = 4_000
+HASH_KEY = "hash_key"
 _IN_OPTIONS = TableOptions.model_fields.keys() - {"mode", "cursor", "key", "deletes", "verify"}
 """Options of a pipeline that share one JSON column, so that a new one needs no migration."""
 
@@ -84,6 +86,26 @@ class Catalog(RunHistory, Listing):
 
     def _pipeline_record(self, row: PipelineRow) -> PipelineRecord:
         return _pipeline_record(row)
+
+    def hash_key(self) -> bytes:
+        """The key of hashed columns: made once, kept encrypted in the catalog, one an installation.
+
+        Raises:
+            ConfigurationError: the key that it is encrypted with is missing or another.
+        """
+        with self._reading() as session:
+            row = session.get(SecretRow, HASH_KEY)
+            stored = row.value if row else None
+        if stored is None:
+            fresh = self._vault.store({"key": SecretStr(secrets.token_hex(32))})
+            try:
+                with self._writing() as session:
+                    session.add(SecretRow(name=HASH_KEY, value=fresh, created_at=now()))
+                stored = fresh
+            except IntegrityError:  # another process made it first
+                with self._reading() as session:
+                    stored = session.get_one(SecretRow, HASH_KEY).value
+        return bytes.fromhex(self._vault.resolve(stored, "the key of hashed columns")["key"])
 
     # connectors
 
@@ -227,7 +249,7 @@ class Catalog(RunHistory, Listing):
         deletes: Deletes = "none",
         verify: VerifyLevel = "counts",
         write: WriteMode | None = None,
-        drift: DriftPolicy = "evolve",
+        drift: DriftPolicy | None = None,
         columns: ColumnChoice | Mapping[str, Any] | None = None,
         row_filter: str | None = None,
         fill_added: bool = False,

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from assets.sync import CommitInfo, Layer, Manifest, Model, Part, Watermark
+from assets.sync import CommitInfo, Layer, Manifest, Model, Part, Watermark, WindowPlan
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -165,8 +165,9 @@ class Lakehouse(ABC):
     ) -> CommitInfo:
         """Replace or insert rows by key and soft-delete (``_headrace_deleted_at``, last values kept), in ONE commit.
 
-        ``changes`` hold full rows of ``schema``, unique by key; ``deletes`` hold the key columns plus the run metadata
-        columns. Keys compare NULL-safe. Only files that hold a touched key are rewritten. Same tag rule as ``commit``.
+        ``changes`` may come from a ``scan`` of the same table, still open. They hold full rows of ``schema``, unique by
+        key; ``deletes`` hold the key columns plus the run metadata columns. Keys compare NULL-safe. Only files that
+        hold a touched key are rewritten. Same tag rule as ``commit``.
         """
 
     def load_run(
@@ -192,6 +193,39 @@ class Lakehouse(ABC):
             replace: swap Silver's content; else merge by key, the latest change of a key counting.
         """
         return None
+
+    def reshape(
+        self,
+        table: TableId,
+        schema: pa.Schema,
+        *,
+        renamed: Mapping[str, str],
+        tag: str,
+        watermark: Watermark | None = None,
+    ) -> CommitInfo:
+        """Give the table this schema, its rows unchanged, in ONE commit: same columns in the same order, some under new
+        names (``renamed``: stored -> new, to be read as one simultaneous renaming), some of a wider type that holds
+        every stored value exactly. Same tag rule as ``commit``; soft-deleted rows stay. ``rows_of_run`` need not know
+        runs from before it.
+
+        Here by one rewrite through staging, which suits any engine; an engine whose tables rename and widen columns by
+        metadata does that instead.
+        """
+        state = self.state(table)
+        if state is not None and tag in state.tags:
+            return CommitInfo(version=state.version, rows_total=state.rows, repeated=True)
+        stream = f"reshape-{table.layer}"
+        with (
+            self.part_writer(table.connector, table.table, tag, 1, stream, schema) as writer,
+            self.scan(table, live=False) as rows,
+        ):
+            for batch in rows:
+                writer.write(batch.rename_columns([renamed.get(n, n) for n in batch.schema.names]).cast(schema))
+        return self.commit(table, writer.parts, schema, tag=tag, replace=True, watermark=watermark)
+
+    def planned_statements(self, plan: WindowPlan) -> tuple[str, ...]:
+        """What a sync by this plan would execute on the engine, in words or as SQL, for ``headrace plan``."""
+        return ()
 
     @abstractmethod
     def scan(

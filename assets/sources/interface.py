@@ -129,6 +129,9 @@ class Connector(ABC):
     type_name: ClassVar[str]
     supports_cdc: ClassVar[bool] = False
     """Whether mode ``cdc`` can be asked for; a type without it is refused with a message that says so."""
+    filters_rows: ClassVar[bool] = False
+    """Whether every read of a table (rows, keys, counts) applies ``SourceTable.row_filter`` in the source itself
+    (``RowFilter.parse(...).sql(dialect)``). Where not, it is applied to the batches that were read."""
     Config: ClassVar[type[ConnectorConfig]]
     grants: ClassVar[str] = ""
     """The least rights that reading needs, as a script for the source's administrator; shown on the type's page."""
@@ -169,7 +172,8 @@ class Connector(ABC):
     def open_read(self, plan: WindowPlan) -> AbstractContextManager[TableRead]:
         """Open one snapshot and fix the window in it.
 
-        ``plan.mode == "full"`` reads all rows; ``"incremental"`` reads every row version that is new since
+        Only ``plan.table.columns`` are read: excluded ones never leave the source. ``plan.mode == "full"`` reads all
+        rows; ``"incremental"`` reads every row version that is new since
         ``plan.previous``, each once, and none that ``plan.previous`` covers.
         """
 
@@ -206,7 +210,7 @@ class Connector(ABC):
     ) -> AbstractContextManager[TableRead]:
         """Open one snapshot for a comparison, through a reader independent of the fast one (text), all rows.
 
-        ``columns`` limits the columns (key columns for a key comparison).
+        ``columns`` limits the columns (key columns for a key comparison). ``table.columns`` are the chosen ones.
         """
 
     @abstractmethod

@@ -55,7 +55,13 @@ class PostgresRead(TableRead):
 
         self._connector, self._opened, self._table, self._oid = connector, opened, table, oid
         self._relation = sql.Identifier(table.schema_name, table.table_name)
-        self._where: sql.Composable = sql.SQL("true")
+        self._wanted: sql.Composable = sql.SQL("true")
+        if table.row_filter:
+            from assets.row_filter import RowFilter
+
+            text: Any = RowFilter.parse(table.row_filter).sql("postgres")  # quoted and escaped by its own parser
+            self._wanted = sql.SQL("({})").format(sql.SQL(text))
+        self._where: sql.Composable = self._wanted
         self._pieces = [Piece(self._relation, self._where)]
         self._columns = table.columns
         fields = [pa.field(c.name, arrow_type(c.arrow_type)) for c in self._columns]
@@ -81,12 +87,15 @@ class PostgresRead(TableRead):
 
     def fix_window(self, plan: WindowPlan) -> None:
         """Limit an incremental read to what is new, and fix the source's clock, which ``high`` does not pass."""
+        from psycopg import sql
+
         from assets.sources.postgres_snapshot import new_rows
 
         self._plan, self.low = plan, plan.low
         if plan.mode == "incremental":
             assert plan.previous is not None
-            self._where = new_rows(self._opened, self._connector.name, self._table, self._oid, plan.previous)
+            new = new_rows(self._opened, self._connector.name, self._table, self._oid, plan.previous)
+            self._where = sql.SQL("{} AND {}").format(self._wanted, new) if self._table.row_filter else new
             self._pieces = [Piece(self._relation, self._where)]
         if plan.cursor:
             kind = self._connector.cursor_kind(self._table, plan.cursor)
@@ -265,7 +274,7 @@ class PostgresRead(TableRead):
         schema = pa.schema(
             [*(pa.field(c.name, arrow_type(c.arrow_type)) for c in columns), pa.field(UNFIT_COLUMN, pa.string())]
         )
-        query = sql.SQL("SELECT {} FROM {}").format(items, self._relation)
+        query = sql.SQL("SELECT {} FROM {} WHERE {}").format(items, self._relation, self._wanted)
         for batch in text_batches(self._opened, query, columns, schema):
             yield batch.select(list(self.key))
 
@@ -274,7 +283,8 @@ class PostgresRead(TableRead):
     def source_rows(self) -> int:
         from psycopg import sql
 
-        row = self._opened.execute(sql.SQL("SELECT count(*) FROM {}").format(self._relation)).fetchone()
+        query = sql.SQL("SELECT count(*) FROM {} WHERE {}").format(self._relation, self._wanted)
+        row = self._opened.execute(query).fetchone()
         return int(row[0]) if row else 0
 
     @property
@@ -290,6 +300,7 @@ class PostgresConnector(Connector):
     """A PostgreSQL database, 13 or later."""
 
     type_name: ClassVar[str] = "postgres"
+    filters_rows: ClassVar[bool] = True
     Config = PostgresConfig
     config: PostgresConfig
 

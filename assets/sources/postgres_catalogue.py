@@ -41,7 +41,8 @@ WITH RECURSIVE base(domain, type, modifier) AS (
     FROM base b JOIN pg_type t ON t.oid = b.type WHERE t.typtype = 'd'
 )
 SELECT a.attrelid::bigint, a.attname, format_type(a.atttypid, a.atttypmod), t.typname,
-       coalesce(b.modifier, a.atttypmod), t.typnamespace = 'pg_catalog'::regnamespace, a.attnotnull
+       coalesce(b.modifier, a.atttypmod), t.typnamespace = 'pg_catalog'::regnamespace, a.attnotnull,
+       a.attnum
 FROM pg_attribute a
 LEFT JOIN base b ON b.domain = a.atttypid
      AND NOT EXISTS (SELECT 1 FROM pg_type d WHERE d.oid = b.type AND d.typtype = 'd')
@@ -85,9 +86,18 @@ def list_tables(
     oids = [row[0] for row in rows]
     money = connection.execute(_MONEY_SCALE).fetchone()
     columns: dict[int, list[Column]] = defaultdict(list)
-    for oid, name, full_type, base_type, modifier, built_in, not_null in connection.execute(_COLUMNS, [oids]):
+    for oid, name, full_type, base_type, modifier, built_in, not_null, number in connection.execute(_COLUMNS, [oids]):
         kind, rule = postgres_contract(base_type, modifier, built_in=built_in, money_scale=money[0] if money else None)
-        columns[oid].append(Column(name=name, source_type=full_type, arrow_type=kind, rule=rule, nullable=not not_null))
+        columns[oid].append(
+            Column(
+                name=name,
+                source_type=full_type,
+                arrow_type=kind,
+                rule=rule,
+                nullable=not not_null,
+                id=f"{oid}.{number}",
+            )
+        )
     keys = {oid: tuple(key) for oid, key in connection.execute(_KEYS, [oids])}
     return [(row[0], _table(row, tuple(columns[row[0]]), keys.get(row[0], ()))) for row in rows]
 

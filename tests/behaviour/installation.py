@@ -79,6 +79,9 @@ class Installation:
         """Silver's rows through a plain Delta reader, not through Headrace."""
         return self._rows("silver", table, columns, live)
 
+    def silver_names(self, table: str) -> list[str]:
+        return self._stored("silver", table).schema.names
+
     def bronze(self, table: str, columns: list[str]) -> list[tuple[Any, ...]]:
         return self._rows("bronze", table, columns, False)
 

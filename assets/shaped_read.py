@@ -1,0 +1,198 @@
+"""A source as the steps read it: chosen columns, rows of the filter, protected values, stored types. For all types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from assets.column_protection import ColumnProtection
+from assets.quarantine import Misfits, convert
+from assets.row_filter import RowFilter, range_filter
+from assets.sources.interface import OBJECT_COLUMNS, UNFIT_COLUMN, Connector, TableRead
+from assets.sync import Column, SourceTable, TableShape, WindowPlan
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def chosen_columns(shape: TableShape, columns: Sequence[Column]) -> tuple[Column, ...]:
+    """The columns that are synced, before protection. What names a row's object always is."""
+    choice = shape.columns
+    included = {*choice.include, *OBJECT_COLUMNS} if choice.include else None
+    return tuple(
+        c
+        for c in columns
+        if c.name in OBJECT_COLUMNS or (c.name not in choice.exclude and (included is None or c.name in included))
+    )
+
+
+class ShapedSource:
+    """One connector, read in one table's shape.
+
+    Args:
+        hash_key: the installation's key of hashed columns; needed where the shape hashes any.
+    """
+
+    def __init__(self, source: Connector, shape: TableShape, hash_key: bytes | None) -> None:
+        self._source, self._shape = source, shape
+        self._protection = ColumnProtection(shape.columns, hash_key)
+        self._filter = RowFilter.parse(shape.row_filter) if shape.row_filter else None
+
+    def table(self, table: SourceTable) -> SourceTable:
+        """What the connector is to read of the table it found: columns to leave the source, and the filter."""
+        chosen = chosen_columns(self._shape, table.columns)
+        resolved = self._filter.resolved([c.name for c in table.columns]) if self._filter else None
+        needed = {c.name for c in chosen}
+        if resolved and not self._source.filters_rows:
+            needed |= set(resolved.columns)
+        return table.model_copy(
+            update={
+                "columns": tuple(c for c in table.columns if c.name in needed),
+                "row_filter": resolved.sql() if resolved else "",
+            }
+        )
+
+    def columns(self, table: SourceTable, read: Sequence[Column] = ()) -> tuple[Column, ...]:
+        """The columns as they are stored; ``read``: those that only reading told."""
+        kept_types = self._shape.converts
+        return tuple(
+            c.model_copy(update={"arrow_type": kept_types[c.name], "rule": "converted"}) if c.name in kept_types else c
+            for c in self._protection.columns(chosen_columns(self._shape, read or table.columns))
+        )
+
+    def reads_as_it_is(self, plan: WindowPlan) -> bool:
+        """Whether the connector's own read is stored unchanged, so that it may be split into chunks."""
+        filtered = bool(self._own_filter(plan.table) or plan.backfill)
+        return not (filtered or self._protection or self._shape.converts or self._shape.filled)
+
+    @contextmanager
+    def open_read(
+        self,
+        plan: WindowPlan,
+        loaded: Callable[[], Iterator[pa.RecordBatch]] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[ShapedRead]:
+        """``plan.table`` is what ``table()`` returned. A backfill's range is read as a filter over all rows.
+
+        ``loaded``: for a table of objects that is read incrementally, as ``Connector.open_objects_read`` wants it.
+        """
+        wanted = plan.table
+        if plan.backfill and plan.cursor:
+            within = range_filter(plan.cursor, plan.backfill.low, plan.backfill.high)
+            both = RowFilter.parse(wanted.row_filter).and_also(within) if wanted.row_filter else within
+            wanted = wanted.model_copy(update={"row_filter": both.sql()})
+            plan = plan.model_copy(update={"mode": "full", "previous": None, "low": None})
+        plan = plan.model_copy(update={"table": wanted})
+        self._source.progress = progress
+        opened = self._source.open_objects_read(plan, loaded) if loaded else self._source.open_read(plan)
+        with opened as read:
+            yield self._shaped(read, wanted, plan.key)
+
+    @contextmanager
+    def open_verify(self, table: SourceTable, columns: Sequence[str] | None = None) -> Iterator[ShapedRead]:
+        """``table`` is what ``table()`` returned."""
+        filtered = self._own_filter(table)
+        wanted = columns
+        if columns is not None and filtered:
+            wanted = list(dict.fromkeys([*columns, *filtered.columns]))
+        with self._source.open_verify(table, wanted) as read:
+            yield self._shaped(read, table, tuple(columns or ()), columns)
+
+    def _own_filter(self, table: SourceTable) -> RowFilter | None:
+        return RowFilter.parse(table.row_filter) if table.row_filter and not self._source.filters_rows else None
+
+    def _shaped(
+        self,
+        read: TableRead,
+        table: SourceTable,
+        key: Sequence[str],
+        columns: Sequence[str] | None = None,
+    ) -> ShapedRead:
+        found = read.columns or table.columns
+        names = list(columns) if columns is not None else [c.name for c in chosen_columns(self._shape, found)]
+        converts = self._shape.converts
+        return ShapedRead(self, read, table, names, key, converts, self._own_filter(table), self._protection)
+
+
+class ShapedRead:
+    """A `TableRead` whose batches are filtered, protected and under the stored types."""
+
+    def __init__(
+        self,
+        source: ShapedSource,
+        read: TableRead,
+        table: SourceTable,
+        names: Sequence[str],
+        key: Sequence[str],
+        converts: dict[str, str],
+        own_filter: RowFilter | None,
+        protection: ColumnProtection,
+    ) -> None:
+        import pyarrow as pa
+
+        from assets.types import arrow_type
+
+        self._source, self._read, self._table, self._key = source, read, table, tuple(key)
+        self._filter, self._protection = own_filter, protection
+        self._names = [*names, UNFIT_COLUMN]
+        self._converts = {name: arrow_type(kind) for name, kind in converts.items() if name in names}
+        schema = protection.schema(pa.schema([read.schema.field(name) for name in self._names]))
+        self.schema = pa.schema([f.with_type(self._converts.get(f.name, f.type)) for f in schema])
+        self._plain = not (own_filter or protection or self._converts) and read.schema.names == self._names
+        self.columns = source.columns(table, read.columns)
+        self.misfits: Misfits | None = None
+        self.rereads, self.reread_low = read.rereads, read.reread_low
+
+    @property
+    def read(self) -> TableRead:
+        """The source's own read: window, watermark, position, reader."""
+        return self._read
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        return self._shaped(self._read.batches())
+
+    def careful_batches(self) -> Iterator[pa.RecordBatch]:
+        return self._shaped(self._read.careful_batches())
+
+    def keys(self) -> Iterator[pa.RecordBatch]:
+        """The keys of all live rows of the filter."""
+        if self._filter is None:
+            for keys in self._read.keys():  # noqa: SIM118
+                batch = self._protection.batch(keys) if self._protection else keys
+                yield convert(batch, self._converts, self._key, None) if self._converts else batch
+            return
+        # the filter needs other columns: the keys are read as a comparison reads them, a moment later
+        with self._source.open_verify(self._table, self._key) as read:
+            for batch in read.batches():
+                yield batch.select(list(self._key))
+
+    def deleted_keys(self, asked: bool) -> Iterator[pa.RecordBatch] | None:
+        """Keys that the read knows to have left the source."""
+        keys = self._read.deleted_keys(asked)
+        return map(self._protection.batch, keys) if keys is not None and self._protection else keys
+
+    def source_rows(self) -> int | None:
+        """All live rows of the filter; None where they cannot be counted without reading them."""
+        return None if self._filter else self._read.source_rows()
+
+    def count(self) -> int:
+        """All live rows of the filter, read where the source cannot count them."""
+        counted = self.source_rows()
+        return sum(batch.num_rows for batch in self.batches()) if counted is None else counted
+
+    def _shaped(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        if self._plain:
+            yield from batches
+            return
+        for batch in batches:
+            if self._filter:
+                batch = batch.filter(self._filter.mask(batch))
+            if batch.schema.names != self._names:
+                batch = batch.select(self._names)
+            if self._protection:
+                batch = self._protection.batch(batch)
+            if self._converts:
+                batch = convert(batch, self._converts, self._key, self.misfits)
+            if batch.num_rows:
+                yield batch
