@@ -71,20 +71,21 @@ def main() -> None:
         )
         steps = SyncSteps.from_settings(Settings(home=Path(folder) / "home"))
         login = {"access_key_id": server.access_key_id, "secret_access_key": server.secret_access_key}
-        steps.catalog.add_connector("lake", "s3", {"bucket": bucket, "endpoint_url": server.endpoint_url} | login)
         ratios = []
-        for _ in range(options.rounds):
+        for number in range(options.rounds):
+            name = f"lake{number}"
+            steps.catalog.add_connector(name, "s3", {"bucket": bucket, "endpoint_url": server.endpoint_url} | login)
             started = time.perf_counter()
             rows = sum(b.num_rows for b in ds.dataset(f"{bucket}/t", filesystem=files, format="parquet").to_batches())
             dataset = time.perf_counter() - started
 
             started = time.perf_counter()
-            work = TableSync(connector="lake", table="files.t", run_group=uuid.uuid4().hex, mode="full")
+            work = TableSync(connector=name, table="files.t", run_group=uuid.uuid4().hex, mode="full")
             steps.commit_bronze(work, steps.extract(work, steps.open_window(work), 1))
             headrace = time.perf_counter() - started
-            stored = steps.lakehouse.state(TableId(layer="bronze", connector="lake", table="files.t"))
+            stored = steps.lakehouse.state(TableId(layer="bronze", connector=name, table="files.t"))
             assert stored is not None and stored.rows == rows == options.objects * options.rows
-            steps.lakehouse.clear_staging("lake", "files.t")
+            steps.lakehouse.clear_staging(name, "files.t")
             ratios.append(dataset / headrace)
             print(f"dataset read {dataset:.2f} s, Headrace to Bronze {headrace:.2f} s, ratio {ratios[-1]:.2f}")
         print(f"{options.objects} objects, {size / 1e6:.0f} MB, {rows:,} rows: ratio {statistics.median(ratios):.2f}")

@@ -9,8 +9,10 @@ import threading
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from assets.lakehouse.interface import PartWriter
+from assets.arrow_compute import arrow_compute
+from assets.lakehouse.interface import OP, RUN, PartWriter
 from assets.lakehouse.storage import StagingStorage
+from assets.sources.interface import OBJECT_COLUMNS
 from assets.sync import Part
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ PART_BYTES = 1 << 30
 ROW_GROUP_ROWS = 131_072
 ROW_GROUP_BYTES = 24 << 20
 STATISTICS_COLUMNS = 64
+SAMPLED_ROWS = 8_192
+CONSTANT_COLUMNS = (RUN, OP, *OBJECT_COLUMNS)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -86,17 +90,31 @@ class BackgroundPartWriter(PartWriter):
         rows = size = held_rows = held_bytes = 0
         held: list[Any] = []
         following: pa.RecordBatch | None = batch
+        constants, dictionaries = _constants(self._schema), _dictionary_columns(batch, self._schema)
+        encoded = self._schema
+        for name in constants:
+            index = encoded.get_field_index(name)
+            encoded = encoded.set(index, pa.field(name, pa.dictionary(pa.int32(), pa.string())))
         with (
             self._storage.open_output(address) as file,
             pq.ParquetWriter(
-                file, self._schema, compression="snappy", store_schema=False, write_statistics=True
+                file,
+                encoded,
+                compression="snappy",
+                store_schema=False,
+                write_statistics=True,
+                use_dictionary=dictionaries,  # type: ignore[arg-type]
             ) as writer,
         ):
 
             def flush() -> None:
                 nonlocal held_rows, held_bytes
                 if held:
-                    writer.write_table(pa.Table.from_batches(held, self._schema), row_group_size=ROW_GROUP_ROWS)
+                    table = pa.Table.from_batches(held, self._schema)
+                    for name in constants:
+                        index = table.schema.get_field_index(name)
+                        table = table.set_column(index, encoded.field(index), table.column(index).dictionary_encode())
+                    writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
                     held.clear()
                     held_rows = held_bytes = 0
 
@@ -118,6 +136,30 @@ class BackgroundPartWriter(PartWriter):
         else:
             self._storage.delete(address)
         return following
+
+
+def _constants(schema: pa.Schema) -> list[str]:
+    """Text columns whose values repeat over whole batches: Arrow finds their few values much faster than Parquet."""
+    return [name for name in CONSTANT_COLUMNS if name in schema.names and str(schema.field(name).type) == "string"]
+
+
+def _dictionary_columns(batch: pa.RecordBatch, schema: pa.Schema) -> bool | list[str]:
+    """Columns to encode by dictionary: not numbers and times that hardly repeat."""
+    import pyarrow.types as types
+
+    pc = arrow_compute()
+    sample = batch.slice(0, SAMPLED_ROWS)
+    if sample.num_rows < SAMPLED_ROWS:
+        return True
+
+    def repeats(index: int, kind: pa.DataType) -> bool:
+        if not (
+            types.is_integer(kind) or types.is_floating(kind) or types.is_timestamp(kind) or types.is_decimal(kind)
+        ):
+            return True
+        return pc.count_distinct(sample.column(index)).as_py() < SAMPLED_ROWS // 2
+
+    return [field.name for index, field in enumerate(schema) if repeats(index, field.type)]
 
 
 class _Aborted(Exception):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 KEY = (FILE, ROW)
 SAMPLED_FILES = 5
+SAMPLED_TEXT_BYTES = 4 << 20
 METADATA = (
     Column(name=FILE, source_type="file name", arrow_type="string", nullable=False),
     Column(name=ROW, source_type="row number", arrow_type="int64", nullable=False),
@@ -108,7 +109,10 @@ class ObjectFilesConnector(Connector):
 
     def _described(self, table: FileTable, files: list[TableFile], sample: bool = False) -> SourceTable:
         size = sum(file.found.size for file in files)
-        looked_at = [f for f in files if f.kind == "parquet"][-SAMPLED_FILES:] if sample else files
+        looked_at = files
+        if sample:
+            quick = [f for f in files if f.kind == "parquet" or f.found.size <= SAMPLED_TEXT_BYTES]
+            looked_at = quick[-SAMPLED_FILES:]
         unified = UnifiedColumns(table.columns)
         try:
             for _, facts in self.cache.of(looked_at):
