@@ -34,6 +34,18 @@ if TYPE_CHECKING:
     from orchestration.headrace import Headrace
 
 CONNECTOR = "shop"
+CHAT_SOURCE = "shop_chat"
+CHATS = {
+    "kind": "chat_tables",
+    "connector": CONNECTOR,
+    "messages": "public.chat_messages",
+    "session": "session_id",
+    "message": "id",
+    "role": "sender",
+    "time": "updated_at",
+    "text": "body",
+    "sessions": "public.chat_sessions",
+}
 DATABASE = "shop"
 RUN_DEADLINE_SECONDS = 300.0
 
@@ -203,6 +215,31 @@ def _prove(headrace: Headrace, lakehouse: Lakehouse, results: list[TableResult],
     return good
 
 
+def _extract_knowledge(headrace: Headrace, dagster_url: str, console: Console) -> bool:
+    """Extract from the chat tables through Dagster and show what was found; returns whether every check passed."""
+    from orchestration.defs.knowledge import SOURCE_TAG
+    from orchestration.demo_dagster_run import launch_assets, wait_for_run
+
+    with _step(console, "Knowledge from the chat sessions, through Dagster"):
+        run_id = launch_assets(dagster_url, "knowledge", 45, {SOURCE_TAG: CHAT_SOURCE})
+        wait_for_run(dagster_url, run_id, RUN_DEADLINE_SECONDS)
+    shown = Table(title="Known from the chats", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("kind", "what", "where it was said"):
+        shown.add_column(heading)
+    people = sorted(headrace.knowledge.rows("entities", 100_000), key=lambda row: (-row["mentions"], row["entity_id"]))
+    for row in [row for row in people if row["type"] != "participant"][:6]:
+        shown.add_row(row["type"], row["canonical_name"], f"{row['mentions']:,} times in {row['sessions']:,} sessions")
+    observations = headrace.knowledge.rows("observations", 2_000)
+    for kind in ("preference", "decision", "fact"):
+        for row in [row for row in observations if row["kind"] == kind][:2]:
+            shown.add_row(kind, row["quote"], f"session {row['session'][:8]}, message {row['message']}")
+    console.print(shown)
+    checks = headrace.knowledge.check()
+    for check in checks:
+        console.print(f"{'[green]✓[/]' if check['passed'] else '[bold red]✗[/]'} {check['detail']}")
+    return bool(observations) and all(check["passed"] for check in checks)
+
+
 def _seconds(result: TableResult) -> str:
     if result.started_at is None or result.completed_at is None:
         return ""
@@ -230,6 +267,7 @@ def run(home: Path, console: Console) -> int:
         _load(server, console)
         headrace = Headrace(home=home)
         headrace.connectors.add(CONNECTOR, type="postgres", config=server.config(DATABASE))
+        headrace.knowledge.add(CHAT_SOURCE, CHATS, active=False)  # by hand, at the end
         with _step(console, "Temporal, worker and Dagster are up"):
             stack.start(dagster=True)
         assert stack.dagster_url is not None
@@ -242,9 +280,14 @@ def run(home: Path, console: Console) -> int:
             console.print("[green]✓[/] Source changed: inserts, updates, deletes, a new primary key, a late commit")
         results = _second_sync(headrace, stack, lakehouse, console)
         good = _prove(headrace, lakehouse, results, home, console)
+        known = _extract_knowledge(headrace, stack.dagster_url, console)
+        headrace.knowledge.add(CHAT_SOURCE, CHATS, replace=True)
     seconds = time.monotonic() - started
     if not good:
         console.print(f"[bold red]Not equal.[/] Logs: {home / 'logs'}")
+        return 1
+    if not known:
+        console.print(f"[bold red]The knowledge is not complete.[/] Logs: {home / 'logs'}")
         return 1
     console.print(f"[bold green]All tables equal[/] after a killed worker, in {seconds:.0f} s. Everything is stopped.")
     console.print(f"Look around: [bold]HEADRACE_HOME={home} make up[/], tables: {home / 'lakehouse'}")

@@ -49,7 +49,7 @@ def _load_error(url: str) -> str:
     return " ".join(str((entry["locationOrLoadError"] or {}).get("message") or "") for entry in entries)[-2000:]
 
 
-def launch_assets(url: str, connector: str, deadline_seconds: float) -> str:
+def launch_assets(url: str, connector: str, deadline_seconds: float, tags: dict[str, str] | None = None) -> str:
     """Start one run of a connector's Bronze and Silver assets, and of the Gold ones; returns the run id.
 
     Raises:
@@ -60,7 +60,7 @@ def launch_assets(url: str, connector: str, deadline_seconds: float) -> str:
         nodes = [
             node
             for node in ask(url, _ASSETS)["assetNodes"]
-            if node["isExecutable"] and node["groupName"] in (connector, "gold")
+            if node["isExecutable"] and node["groupName"] in (connector, "" if tags else "gold")
         ]
         if any(node["groupName"] == connector for node in nodes):
             break
@@ -76,6 +76,7 @@ def launch_assets(url: str, connector: str, deadline_seconds: float) -> str:
             "assetSelection": [node["assetKey"] for node in nodes],
         },
         "mode": "default",
+        "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in (tags or {}).items()]},
     }
     answer = ask(url, _LAUNCH, {"params": params})["launchPipelineExecution"]
     if answer["__typename"] != "LaunchRunSuccess":

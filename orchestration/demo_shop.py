@@ -96,6 +96,22 @@ _WORDS = (
     "NULL",
     "",
 )
+_LINES = (
+    "Hello, my name is {name}.",
+    "Hi {name}, how can I help you?",
+    "My order ORD-20931 has not arrived yet.",
+    "It was supposed to come last Friday.",
+    "I paid $49.99 for it, and €12.50 for the delivery.",
+    "Please write to me at {name} c/o shop@example.com.",
+    "I prefer e-mail over phone calls.",
+    "Please don't call me before 9 am.",
+    "I live in Berlin now.",
+    "Could you send it to Hamburg by Tuesday?",
+    "Let's go with the express delivery.",
+    "Okay, I'll take the refund.",
+    "Thanks, {name}! 🚲",
+    "line\nbreak, back\\slash and NULL",
+)
 _KINDS = ("view", "search", "add_to_cart", "checkout", "refund")
 
 
@@ -186,7 +202,7 @@ class _Shop:
     def chat_messages(self) -> Iterator[tuple[Any, ...]]:
         for number in range(1, MESSAGES + 1):
             attachment = self.random.randbytes(24) if number % 40 == 0 else None
-            body = None if number % 97 == 0 else f"{self.random.choice(_WORDS)} {self.random.choice(_NAMES)}"
+            body = None if number % 97 == 0 else self.random.choice(_LINES).format(name=self.random.choice(_NAMES))
             sender = self.random.choice(("customer", "agent"))
             yield (number, self.random.choice(self.sessions), sender, body, attachment, self.moment())
 

@@ -16,7 +16,7 @@ from assets.catalog.access import Access
 from assets.catalog.connector_config import checked_config, connector_type
 from assets.catalog.database import open_database, reading, unreachable
 from assets.catalog.listing import Listing
-from assets.catalog.models import ConnectorRow, PipelineRow, SecretRow, now
+from assets.catalog.models import ConnectorRow, KnowledgeSourceRow, PipelineRow, SecretRow, now
 from assets.catalog.records import ConnectorRecord, PipelineRecord, PipelineTable
 from assets.catalog.run_history import RunHistory
 from assets.catalog.schedules import check_timezone, parse_schedule
@@ -365,10 +365,10 @@ class Catalog(RunHistory, Listing):
             session.delete(_pipeline_row(session, name))
 
     def version(self) -> str:
-        """Changes whenever a connector or pipeline does: what a refresh of the Dagster assets compares."""
+        """Changes whenever a connector, pipeline or knowledge source does: what a refresh of the assets compares."""
         with self._reading() as session:
             parts = []
-            for row in (ConnectorRow, PipelineRow):
+            for row in (ConnectorRow, PipelineRow, KnowledgeSourceRow):
                 count, latest = session.execute(select(func.count(), func.max(row.updated_at))).one()
                 parts.append(f"{count}@{latest.isoformat() if latest else '-'}")
             return " ".join(parts)

