@@ -249,6 +249,8 @@ class Headrace:
         bronze_state, silver_state = lakehouse.state(bronze), lakehouse.state(silver)
         watermark = bronze_state.watermark if bronze_state else None
         proven = self.catalog.last_table_run(run.connector, run.table)
+        quarantine = TableId(layer="quarantine", connector=run.connector, table=run.table)
+        aside = lakehouse.state(quarantine)
         return TableInfo(
             connector=run.connector,
             table=run.table,
@@ -261,6 +263,9 @@ class Headrace:
             last_run_group=run.run_group,
             last_error=run.error,
             equal=proven.equal if proven else None,
+            write=watermark.shape.write if watermark and watermark.shape else "merge",
+            quarantine_uri=lakehouse.uri(quarantine) if aside else None,
+            quarantined_values=aside.rows if aside else 0,
         )
 
     def runs(

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field, computed_field
 
 from assets.catalog.records import ConnectorRecord, RunRecord
-from assets.sync import CheckResult, Model, SourceTable, TableResult, VerifyLevel, VerifyResult
+from assets.sync import CheckResult, Model, SourceTable, TableResult, VerifyLevel, VerifyResult, WriteMode
 from orchestration.stack_record import StackRecord
 
 _LEFT_OUT_OF_JSON = {"columns", "column_names", "window_low", "window_high"}
@@ -113,6 +113,9 @@ class TableInfo(Model):
     last_run_group: str | None = None
     last_error: str | None = None
     equal: bool | None = Field(default=None, description="what the last successful sync proved")
+    write: WriteMode = "merge"
+    quarantine_uri: str | None = None
+    quarantined_values: int = Field(default=0, description="rows of the quarantine table")
 
 
 class StatusReport(Model):

@@ -60,5 +60,8 @@ def layer_metadata(layer: str, part: str, connector: str, result: TableResult) -
         "window_low": result.window_low,
         "window_high": result.window_high,
         "workflow_id": result.workflow_id,
+        "drift": "; ".join(result.drift),
+        "rows_quarantined": result.rows_quarantined,
+        "quarantine_uri": result.quarantine_uri,
     }
     return metadata | {name: value for name, value in optional.items() if value}
