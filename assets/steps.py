@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from assets.bronze import BronzeRows, bronze_names, commit_bronze
 from assets.chunked_extraction import ChunkedExtraction
-from assets.errors import MismatchError
+from assets.errors import MismatchError, UnsupportedTableError
 from assets.failpoints import failpoint
 from assets.lakehouse.interface import OP, POSITION, Lakehouse, PartWriter, TableId, open_lakehouse
 from assets.process_memory import release_unused
@@ -121,7 +121,14 @@ class SyncSteps:
         refuse_what_cannot_be_done(work, source)
         (found,) = source.discover([work.table])
         bronze = self.lakehouse.state(TableId(layer="bronze", connector=work.connector, table=work.table))
-        return choose_window(work, source, found, bronze, self.catalog.hash_key)
+        choice = choose_window(work, source, found, bronze, self.catalog.hash_key)
+        if choice.plan.shape.write == "scd2" and not self.lakehouse.closes_versions:
+            raise UnsupportedTableError(
+                "this lakehouse engine cannot keep versions (scd2) yet",
+                where=f"{work.connector}/{work.table}",
+                remedy="Use --write merge or append.",
+            )
+        return choice
 
     def shaped(self, connector: str, shape: TableShape) -> ShapedSource:
         """The connector, read in a table's shape."""
@@ -477,7 +484,9 @@ class SyncSteps:
             write=manifest.shape.write,
             drift=manifest.drift,
             rows_quarantined=manifest.rows_quarantined,
-            quarantine_uri=quarantine_uri(self.lakehouse, work.connector, work.table),
+            quarantine_uri=quarantine_uri(self.lakehouse, work.connector, work.table)
+            if manifest.shape.converts
+            else None,
         )
 
     @staticmethod

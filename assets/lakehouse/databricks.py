@@ -73,6 +73,8 @@ class DatabricksLakehouse(Lakehouse):
         volume: ``schema.volume`` to make at need; None where staging lies elsewhere.
     """
 
+    closes_versions = False
+
     def __init__(
         self,
         connection: DatabricksConnection,

@@ -80,6 +80,9 @@ class PartWriter(ABC):
 class Lakehouse(ABC):
     """Tables, staging and commits. Every commit is atomic, tagged, and idempotent by its tag (the run group)."""
 
+    closes_versions: bool = True
+    """Whether ``upsert`` stores the ``_headrace_deleted_at`` of its ``changes`` as given: ``scd2`` closes versions so."""
+
     @abstractmethod
     def uri(self, table: TableId) -> str:
         """``<root>/<layer>/<connector>__<table slug>``: the Delta table's address."""
