@@ -81,7 +81,7 @@ class Lakehouse(ABC):
     """Tables, staging and commits. Every commit is atomic, tagged, and idempotent by its tag (the run group)."""
 
     closes_versions: bool = True
-    """Whether ``upsert`` stores the ``_headrace_deleted_at`` of its ``changes`` as given: ``scd2`` closes versions so."""
+    """Whether ``upsert`` stores the ``_headrace_deleted_at`` of its ``changes`` as given, which ``scd2`` needs."""
 
     @abstractmethod
     def uri(self, table: TableId) -> str:

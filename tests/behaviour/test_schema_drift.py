@@ -13,6 +13,8 @@ from assets.lakehouse.interface import TableId
 from assets.sync import Layer
 from tests.behaviour.installation import Installation
 
+pytestmark = pytest.mark.usefixtures("local_engine")
+
 CREATE = (
     'CREATE TABLE t (id int PRIMARY KEY, "fullName" text, n int, f real, d numeric(6, 2), v varchar(5), '
     "updated_at timestamptz)"
