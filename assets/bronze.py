@@ -77,6 +77,13 @@ class BronzeRows:
 
         return pa.RecordBatch.from_arrays(batch.columns + self._metadata(UPSERT, batch.num_rows), schema=self.schema)
 
+    def changes(self, batch: pa.RecordBatch, op: str, positions: pa.Array) -> pa.RecordBatch:
+        """Rows of one operation, each with a position of its own."""
+        import pyarrow as pa
+
+        metadata = self._metadata(op, batch.num_rows)[:-1]
+        return pa.RecordBatch.from_arrays([*batch.columns, *metadata, positions], schema=self.schema)
+
     def deletes(self, keys: pa.RecordBatch) -> pa.RecordBatch:
         """Rows that say "this key left the source": key columns (source names), everything else NULL."""
         return self._partial(keys, DELETE)

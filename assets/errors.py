@@ -66,6 +66,14 @@ class WatermarkError(HeadraceError):
     """The watermark is missing, belongs to another source, or would move back."""
 
 
+class StreamLostError(WatermarkError):
+    """The source no longer has the changes since the last sync: the table has to be read anew."""
+
+
+class SchemaChangedError(HeadraceError):
+    """The source's columns changed in a way that the sync cannot follow."""
+
+
 class LakehouseError(HeadraceError):
     """A table, part or commit of the lakehouse is unreadable or was refused."""
 

@@ -16,9 +16,10 @@ from assets.bronze import DELETE, FILLED, UPSERT, bronze_names, split_operations
 from assets.lakehouse.data_files import BATCH_ROWS, fit
 from assets.lakehouse.interface import DELETED_AT, LOADED_AT, OP, POSITION, RUN, Lakehouse, TableId
 from assets.naming import METADATA_PREFIX, column_names
+from assets.net_changes import NetChanges
 from assets.silver_history import IS_CURRENT, VALID_FROM, VALID_TO, VersionChanges, history_schema
 from assets.sources.interface import UNFIT_COLUMN
-from assets.sync import CommitInfo, Manifest, Part, TableShape
+from assets.sync import STREAM, CommitInfo, Manifest, Part, TableShape
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -113,10 +114,23 @@ class SilverTable:
             lambda: self.lakehouse.read_parts(manifest.deletes),
             manifest.parts,
         )
+        if manifest.mode == "cdc":
+            return self._bring_net(
+                lambda: self.lakehouse.read_parts(manifest.parts), bronze_schema, manifest.key, manifest.tag, follows
+            )
         if manifest.fills:
             self._fill(lambda: self.lakehouse.read_parts(manifest.fills), manifest.shape.filled, manifest.tag, follows)
         anew = manifest.mode == "full" and manifest.tag == manifest.shape.epoch
         return self._bring(rows, bronze_schema, manifest.key, manifest.tag, follows, manifest.mode == "full", anew)
+
+    def _bring_net(
+        self, changes: Batches, bronze_schema: pa.Schema, key: Sequence[str], tag: str, follows: int
+    ) -> CommitInfo:
+        """Bring changes of which one key may have several: the last one counts."""
+        columns = [self.bronze_of[column] for column in key]
+        with NetChanges(changes, columns, memory_limit=self._memory_limit, scratch=self._scratch) as net:
+            rows = _RunRows(net.upserts, net.deletes, None)
+            return self._bring(rows, bronze_schema, key, tag, follows, False, False)
 
     def _bring(
         self,
@@ -322,6 +336,9 @@ class SilverTable:
             return 0
         schema = self.lakehouse.schema(self.bronze)
         for tag in pending:
+            if tag != base and bronze.watermark and STREAM in bronze.watermark.position:
+                self._bring_net(lambda tag=tag: self._of_run(tag), schema, key, tag, bronze.version)
+                continue
             rows = _RunRows(lambda tag=tag: self._of_run(tag, UPSERT), lambda tag=tag: self._of_run(tag, DELETE), None)
             if self.shape.filled and tag == pending[-1]:
                 self._fill(lambda tag=tag: self._of_run(tag, FILLED), self.shape.filled, tag, bronze.version)
@@ -330,9 +347,9 @@ class SilverTable:
                 progress(0, 0)
         return len(pending)
 
-    def _of_run(self, tag: str, operation: str) -> Iterator[pa.RecordBatch]:
+    def _of_run(self, tag: str, operation: str | None = None) -> Iterator[pa.RecordBatch]:
         with self.lakehouse.rows_of_run(self.bronze, tag) as rows:
-            yield from split_operations(iter(rows), operation)
+            yield from split_operations(iter(rows), operation) if operation else rows
 
 
 @contextmanager

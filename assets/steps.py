@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from assets.bronze import BronzeRows, bronze_names, commit_bronze
+from assets.change_capture import acknowledge, extract_changes, stop_following
 from assets.chunked_extraction import ChunkedExtraction
 from assets.errors import MismatchError, UnsupportedTableError
 from assets.failpoints import failpoint
@@ -107,6 +108,7 @@ class SyncSteps:
         tag = f"{work.run_group}~{earlier + 1}" if earlier else work.run_group
         tag = f"{tag}{BACKFILL}" if work.backfill else tag
         shape = plan.shape.model_copy(update={"epoch": tag}) if decision.anew else plan.shape
+        acknowledge(self, work, plan)
         failpoint("after_open_window")
         chunked = (
             self.lakehouse.stages_notes
@@ -151,6 +153,10 @@ class SyncSteps:
         key = last.result.key if last and last.result else None
         return tuple(key) if key else table.primary_key
 
+    def stored_silver(self, work: TableSync, shape: TableShape) -> SilverTable:
+        """The Silver table as it is stored."""
+        return self._silver(work, self._stored_columns(shape), shape)
+
     def _silver(self, work: TableSync, columns: Sequence[Column], shape: TableShape) -> SilverTable:
         return self.silver_table(work.connector, work.table, [c.name for c in columns], shape)
 
@@ -172,6 +178,8 @@ class SyncSteps:
 
         ``progress(rows, bytes)`` is called after every batch and may raise to cancel.
         """
+        if plan.mode == "cdc":
+            return self._written(extract_changes(self, work, plan, attempt, progress))
         source = self.shaped(work.connector, plan.shape)
         with source.open_read(plan, self._loaded_objects(work, plan), progress) as shaped:
             read = shaped.read
@@ -229,12 +237,15 @@ class SyncSteps:
             low=plan.backfill.low if plan.backfill else read.low,
             high=plan.backfill.high if plan.backfill else read.high,
             previous=plan.previous,
-            watermark=self._watermark(plan, read.watermark),
+            watermark=self.watermark_of(plan, read.watermark),
             shape=plan.shape,
             backfill=plan.backfill,
             drift=plan.drift,
             **found,
         )
+        return self._written(manifest)
+
+    def _written(self, manifest: Manifest) -> str:
         failpoint("after_parts_before_manifest")
         uri = self.lakehouse.write_manifest(manifest)
         failpoint("after_manifest")
@@ -257,7 +268,7 @@ class SyncSteps:
         return ChunkedExtraction(self, work).finish(uri, attempt, progress)
 
     @staticmethod
-    def _watermark(plan: WindowPlan, read: Watermark | None) -> Watermark | None:
+    def watermark_of(plan: WindowPlan, read: Watermark | None) -> Watermark | None:
         """The watermark to commit: what was read, the table's shape, and the full load it builds on."""
         if plan.backfill:
             return plan.previous
@@ -383,7 +394,7 @@ class SyncSteps:
         manifest = self.lakehouse.read_manifest(manifest_uri)
         failpoint("before_bronze_commit")
         staged = manifest.parts or manifest.deletes or manifest.fills
-        nothing_new = not staged and manifest.mode == "incremental"
+        nothing_new = not staged and manifest.mode != "full"
         if manifest.quarantined:
             commit_quarantine(self.lakehouse, manifest)
         bronze = TableId(layer="bronze", connector=work.connector, table=work.table)
@@ -393,6 +404,7 @@ class SyncSteps:
         schema = self._bronze_schema(manifest)
         commit = commit_bronze(self.lakehouse, manifest, schema)
         failpoint("after_bronze_commit")
+        stop_following(self, manifest)
         return commit
 
     @staticmethod
@@ -533,7 +545,7 @@ class SyncSteps:
             return equal, reason if equal else missing
         if live == manifest.source_rows:
             return True, reason
-        if work.deletes == "keys" and not manifest.shape.converts:
+        if manifest.mode == "cdc" or (work.deletes == "keys" and not manifest.shape.converts):
             raise MismatchError(
                 f"row counts differ: source {manifest.source_rows}, Silver {live}",
                 where=f"{work.connector}/{work.table}",

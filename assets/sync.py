@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Mode = Literal["full", "incremental"]
+Mode = Literal["full", "incremental", "cdc"]
 RequestedMode = Literal["auto", "full", "incremental", "cdc"]
 Deletes = Literal["none", "keys"]
 VerifyLevel = Literal["counts", "keys", "values"]
@@ -24,6 +24,10 @@ Overlap = Literal["skip", "queue_one", "cancel_other"]
 Tracking = Literal["row_versions", "cursor", "objects", "none"]
 """How changes of a table can be told: by row versions or a cursor column (both need a key), by the identity of whole
 objects (files; needs no cursor), or not at all (then it is read in full)."""
+
+
+STREAM = "stream"
+"""Key in the position of a watermark that is a place in the source's log of changes (mode ``cdc``)."""
 
 
 class Model(BaseModel):
@@ -188,6 +192,7 @@ class WindowPlan(Model):
     cursor: str | None = None
     previous: Watermark | None = None
     low: str | None = None
+    captures: bool = Field(default=False, description="mode cdc: the watermark is a position in the source's log")
     skip: str | None = Field(default=None, description="why there is nothing to do, if there is nothing")
     chunked: bool = Field(default=False, description="read in chunks, one activity each")
     shape: TableShape = TableShape()

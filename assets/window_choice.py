@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from assets.change_capture import plan_changes, wants_changes
 from assets.errors import ConfigurationError, UnsupportedTableError, WatermarkError
 from assets.lakehouse.interface import TableState
 from assets.shaped_read import ShapedSource
@@ -77,6 +78,9 @@ def choose_window(
         )
     cursor = _cursor(work, found, decision, where)
     previous = decision.mended or stored
+    if wants_changes(work, previous):
+        shaped = ShapedSource(source, shape, None).table(found)
+        return WindowChoice(plan_changes(work, shaped, decision, bronze, previous), decision)
     why = decision.full or _changes_unknown(work, found, decision, cursor)
     why = why or _nothing_to_follow(work, cursor, bronze, previous)
     if not why and work.fill_added and decision.added and (not shape.key or shape.write == "append"):

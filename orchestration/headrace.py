@@ -414,13 +414,30 @@ class Connectors:
         """
         return self._catalog.connector(name).discover(tables)
 
+    def _follows(self, name: str) -> bool:
+        """Whether a table of the connector is followed in mode ``cdc``."""
+        from assets.change_capture import follows
+        from assets.lakehouse.interface import TableId
+
+        lakehouse = self._headrace._lakehouse()
+        tables = (TableId(layer="bronze", connector=name, table=r.table) for r in self._catalog.latest_table_runs(name))
+        return any(state is not None and follows(state.watermark) for state in map(lakehouse.state, tables))
+
     def remove(self, name: str, *, force: bool = False) -> None:
-        """Remove a connector; its tables in the lakehouse stay.
+        """Remove a connector, and what the source keeps for mode ``cdc``; its tables in the lakehouse stay.
 
         Raises:
             NotFoundError: there is none of that name.
             ConflictError: pipelines use it and ``force`` is not set.
+            SourceUnreachableError, SourceAccessError: tables are followed and the source cannot be told so.
         """
+        self._catalog.connector_record(name)
+        if (force or not self._catalog.pipelines(name)) and self._follows(name):
+            try:
+                self._catalog.connector(name).stop_changes()
+            except HeadraceError:
+                if not force:
+                    raise
         self._catalog.remove_connector(name, force=force)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from assets.sync import CheckResult, Chunk, ChunkRead, Column, SourceTable, Watermark, WindowPlan
+from assets.sync import CheckResult, Chunk, ChunkRead, Column, Model, SourceTable, Watermark, WindowPlan
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -123,6 +124,73 @@ class TableRead(ABC):
         return 0
 
 
+@dataclass(frozen=True)
+class ChangeBatch:
+    """Changes of one kind, each with its place in the table's order of changes.
+
+    Batches come in any order: ``positions`` (int64) alone say what came first. No two changes of a table share one, and
+    each is greater than those of earlier syncs.
+
+    Args:
+        rows: the contract's columns and ``_headrace_unfit``: the row after the change; of a delete (``op`` ``d``) what
+            is known of the old row, the key at least.
+        missing: columns whose values the source left out because they did not change; NULL in ``rows``.
+        before, before_positions: where columns are missing: the key that each row had before the change, and the
+            position before which the row lies that holds the values.
+    """
+
+    rows: pa.RecordBatch
+    op: str
+    positions: pa.Array
+    missing: tuple[str, ...] = ()
+    before: pa.RecordBatch | None = None
+    before_positions: pa.Array | None = None
+
+
+class ChangeRead(ABC):
+    """The changes of one table, up to a position that was fixed when the read was opened."""
+
+    schema: pa.Schema
+    """Contract columns in source order, plus ``_headrace_unfit`` as the last one."""
+    reader: str
+    low: str | None
+    high: str | None
+    """The window ``(low, high]`` as the source prints its positions."""
+
+    @abstractmethod
+    def batches(self) -> Iterator[ChangeBatch]:
+        """Yield each change that ``plan.previous`` does not cover, once. An empty batch says that the stream moved."""
+
+    @property
+    @abstractmethod
+    def truncates(self) -> Sequence[int]:
+        """Positions at which all rows were removed; known after ``batches`` is exhausted."""
+
+    @property
+    @abstractmethod
+    def watermark(self) -> Watermark:
+        """What to commit with this read; known after ``batches`` is exhausted. The previous one if nothing came."""
+
+    @abstractmethod
+    def source_rows(self) -> int | None:
+        """Rows of the table at the end of the window; None where the source cannot tell."""
+
+    @property
+    def unfit_values(self) -> int:
+        return 0
+
+
+class StreamStatus(Model):
+    """What holds a source's log for the tables in mode ``cdc``."""
+
+    name: str
+    state: str
+    position: str | None = None
+    retained_bytes: int | None = None
+    detail: str = ""
+    tables: tuple[str, ...] = ()
+
+
 class Connector(ABC):
     """A configured source. Constructing one opens no connection; every method closes what it opened."""
 
@@ -203,6 +271,38 @@ class Connector(ABC):
     def parallel_chunks(self) -> int:
         """How many chunks of one table may be read at once."""
         return 2
+
+    # mode cdc, where ``supports_cdc``
+
+    def open_changes(self, plan: WindowPlan) -> AbstractContextManager[ChangeRead]:
+        """Open the stream of a table's changes after ``plan.previous``, its end fixed now.
+
+        The first load of a table in mode ``cdc`` is ``open_read`` of a plan with ``captures``: it makes what the
+        changes are read from first, and its watermark is where they begin.
+
+        Raises:
+            StreamLostError: changes are gone (slot or binlog removed, another server): the table has to be read anew.
+            SchemaChangedError: the columns changed in a way that the stream does not tell.
+            UnsupportedTableError, SourceAccessError: a prerequisite is missing; the remedy is the exact statement.
+        """
+        raise NotImplementedError
+
+    def acknowledge(self, own: Watermark, committed: Mapping[str, Callable[[], Watermark | None]]) -> None:
+        """Let the source forget the changes that Bronze holds of every table in mode cdc.
+
+        Args:
+            own: the committed watermark of the table being synced.
+            committed: how to read the committed watermark of every table that was ever synced.
+        """
+        return None
+
+    def stop_changes(self, tables: Sequence[str] | None = None) -> list[str]:
+        """Remove what Headrace made at the source for these tables (None: all). Returns what was removed."""
+        return []
+
+    def change_status(self) -> list[StreamStatus]:
+        """What holds the source's log, with the bytes that it retains."""
+        return []
 
     @abstractmethod
     def open_verify(

@@ -4,13 +4,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from assets.errors import ConfigurationError, WatermarkError
-from assets.sources.interface import UNFIT_COLUMN, CarefulReadNeeded, Connector, TableRead
+from assets.sources.interface import (
+    UNFIT_COLUMN,
+    CarefulReadNeeded,
+    ChangeRead,
+    Connector,
+    StreamStatus,
+    TableRead,
+)
 from assets.sources.postgres_chunks import Piece
 from assets.sources.postgres_connection import PostgresConfig, connection, explain
 from assets.sources.postgres_cursor import CursorWindow
@@ -102,6 +109,15 @@ class PostgresRead(TableRead):
             index = self.schema.get_field_index(plan.cursor)
             self._cursor = CursorWindow(self._opened, kind, index)
         self._close_window()
+
+    def begin_changes(self, stream: dict[str, Any]) -> None:
+        """Let the watermark be where the table's changes begin: a position in the log, and this snapshot."""
+        from assets.sources.postgres_changes import begin_position
+        from assets.sources.postgres_log_stream import lsn_text
+
+        position = begin_position(self._opened, stream, self._oid)
+        self.position = position["last"]
+        self.watermark = Watermark(value=lsn_text(position["lsn"]), position=position)
 
     def _close_window(self, found: Sequence[str | None] = ()) -> None:
         """Fix ``high`` and the watermark after the last row: from the cursors read, or ``found`` elsewhere.
@@ -300,6 +316,7 @@ class PostgresConnector(Connector):
     """A PostgreSQL database, 13 or later."""
 
     type_name: ClassVar[str] = "postgres"
+    supports_cdc: ClassVar[bool] = True
     filters_rows: ClassVar[bool] = True
     Config = PostgresConfig
     config: PostgresConfig
@@ -344,7 +361,9 @@ class PostgresConnector(Connector):
         return kind
 
     @contextmanager
-    def _snapshot(self, table: SourceTable, shared: str | None = None) -> Iterator[PostgresRead]:
+    def _snapshot(
+        self, table: SourceTable, shared: str | None = None, captured_by: Sequence[str] | None = None
+    ) -> Iterator[PostgresRead]:
         import psycopg
 
         from assets.sources.postgres_catalogue import list_tables
@@ -353,8 +372,16 @@ class PostgresConnector(Connector):
         with connection(self.name, self.config) as opened:
             ((oid, _),) = list_tables(opened, self.name, None, [table.name])
             try:
+                stream = None
+                if captured_by is not None:  # made before the snapshot: what the snapshot does not see, the log tells
+                    from assets.sources.postgres_capture import make_stream
+
+                    stream = make_stream(opened, self.name, self.config, table, oid, captured_by)
                 position = join_snapshot(opened, shared) if shared else None
-                yield PostgresRead(self, opened, table, position or open_snapshot(opened), oid)
+                read = PostgresRead(self, opened, table, position or open_snapshot(opened), oid)
+                if stream is not None:
+                    read.begin_changes(stream)
+                yield read
             except psycopg.Error as error:
                 raise explain(error, f"{self.name}/{table.name}", self.config) from None
             finally:
@@ -363,8 +390,12 @@ class PostgresConnector(Connector):
 
     @contextmanager
     def _window(self, plan: WindowPlan, shared: str | None) -> Iterator[TableRead]:
-        with self._snapshot(plan.table, shared) as read:
+        with self._snapshot(plan.table, shared, plan.key if plan.captures else None) as read:
             read.key = plan.key
+            if plan.captures:
+                read.use_fast()
+                yield read
+                return
             if plan.cursor:
                 kind = self.cursor_kind(plan.table, plan.cursor)
                 if plan.previous and plan.mode == "incremental" and plan.previous.cursor_type != kind:
@@ -388,7 +419,7 @@ class PostgresConnector(Connector):
 
         table = plan.table
         small = table.estimated_bytes is not None and table.estimated_bytes < 2 * chunk_bytes
-        if plan.mode != "full" or table.kind not in ("table", "partitioned") or small:
+        if plan.captures or plan.mode != "full" or table.kind not in ("table", "partitioned") or small:
             return []
         with connection(self.name, self.config) as opened:
             return page_chunks(opened, table, chunk_bytes)
@@ -396,6 +427,26 @@ class PostgresConnector(Connector):
     @property
     def parallel_chunks(self) -> int:
         return self.config.readers
+
+    def open_changes(self, plan: WindowPlan) -> AbstractContextManager[ChangeRead]:
+        from assets.sources.postgres_changes import open_changes
+
+        return open_changes(self.name, self.config, plan)
+
+    def acknowledge(self, own: Watermark, committed: Mapping[str, Callable[[], Watermark | None]]) -> None:
+        from assets.sources.postgres_capture import acknowledge
+
+        acknowledge(self.name, self.config, own, committed)
+
+    def stop_changes(self, tables: Sequence[str] | None = None) -> list[str]:
+        from assets.sources.postgres_capture import stop_changes
+
+        return stop_changes(self.name, self.config, tables)
+
+    def change_status(self) -> list[StreamStatus]:
+        from assets.sources.postgres_capture import change_status
+
+        return change_status(self.name, self.config)
 
     @contextmanager
     def open_verify(self, table: SourceTable, columns: Sequence[str] | None = None) -> Iterator[TableRead]:

@@ -8,10 +8,12 @@ from typing import Any
 
 from assets.errors import HeadraceError
 from assets.scratch_database import quoted
+from assets.sources.postgres_capture import missing_prerequisites
 from assets.sources.postgres_connection import PostgresConfig, connection
 from assets.sync import CheckResult
 
 NAMES = ("network", "tls", "login", "database", "grants")
+CDC_NAMES = ("wal_level", "replication", "replication_slots", "publication")
 _MISSING = """
 SELECT n.nspname, has_schema_privilege(n.oid, 'USAGE'),
        count(*) FILTER (WHERE NOT has_table_privilege(c.oid, 'SELECT')), count(*),
@@ -29,12 +31,15 @@ def check_postgres(name: str, config: PostgresConfig) -> list[CheckResult]:
     started = time.monotonic()
     failed, detail, fix = _network(config)
     grants: tuple[str, str] = ("", "")
+    replication: list[tuple[str, str, str]] = []
     if not failed:
         try:
             with connection(name, config) as opened:
                 grants = _grants(opened, config)
                 failed = "grants" if grants[0] else ""
                 detail, fix = grants
+                if config.cdc:
+                    replication = missing_prerequisites(opened, name, config)
         except HeadraceError as error:
             failed, detail, fix = _classify(error, config)
     seconds = time.monotonic() - started
@@ -46,6 +51,21 @@ def check_postgres(name: str, config: PostgresConfig) -> list[CheckResult]:
             results.append(CheckResult(name=check, ok=False, detail=f"not tried: {failed} failed"))
         else:
             results.append(CheckResult(name=check, ok=True, detail="ok", seconds=seconds))
+    if config.cdc:
+        results += _of_changes(failed if failed and failed != "grants" else "", replication, seconds)
+    return results
+
+
+def _of_changes(failed: str, missing: list[tuple[str, str, str]], seconds: float) -> list[CheckResult]:
+    """The prerequisites of mode cdc; one does not stop the others from being tried."""
+    results = []
+    for check in CDC_NAMES:
+        if failed:
+            results.append(CheckResult(name=check, ok=False, detail=f"not tried: {failed} failed"))
+            continue
+        what = "; ".join(detail for name, detail, _ in missing if name == check)
+        fix = "\n".join(text for name, _, text in missing if name == check)
+        results.append(CheckResult(name=check, ok=not what, detail=what or "ok", fix=fix, seconds=seconds))
     return results
 
 

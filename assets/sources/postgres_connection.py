@@ -46,6 +46,14 @@ class PostgresConfig(ConnectorConfig):
     silence_seconds: int = Field(
         default=110, ge=5, description="A connection without an answer for so long is dropped."
     )
+    cdc: bool = Field(
+        default=False, description="Tables are to be followed in mode cdc: its prerequisites are checked too."
+    )
+    replication_slot: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9_]{1,63}$",
+        description="Name of the replication slot of mode cdc; default: `headrace_` and the connector's name.",
+    )
     readers: int = Field(default=2, ge=1, le=16, description="Connections that read one large table side by side.")
 
 

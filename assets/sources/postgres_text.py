@@ -62,7 +62,7 @@ def _parse(text: bytes, columns: Sequence[Column], schema: pa.Schema) -> pa.Reco
     arrays = []
     for index, column in enumerate(columns):
         texts = table.column(index).chunk(0) if table.column(index).num_chunks else pa.array([], pa.string())
-        arrays.append(_typed(texts, column, unfit))
+        arrays.append(typed_column(texts, column, unfit))
     arrays.append(unfit_array(unfit, table.num_rows))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
@@ -79,7 +79,7 @@ def unfit_array(unfit: dict[int, dict[str, str]], rows: int) -> pa.Array:
     )
 
 
-def _typed(texts: pa.Array, column: Column, unfit: dict[int, dict[str, str]]) -> pa.Array:
+def typed_column(texts: pa.Array, column: Column, unfit: dict[int, dict[str, str]]) -> pa.Array:
     import pyarrow as pa
 
     pc = arrow_compute()
