@@ -65,7 +65,7 @@ def html_text(content: bytes | str) -> tuple[str, str]:
 
     page = BeautifulSoup(content, "html.parser")
     title = page.title.get_text(" ", strip=True) if page.title else ""
-    for hidden in page(["script", "style", "template", "noscript", "head"]):
+    for hidden in page(["script", "style", "template", "noscript", "head", "title"]):
         hidden.decompose()
     for hidden in page.select("[hidden], [aria-hidden=true]"):
         hidden.decompose()
