@@ -44,6 +44,10 @@ class ConflictError(HeadraceError):
     """Something of that name exists already, or another run holds the table."""
 
 
+class ChangedError(ConflictError):
+    """It was changed by somebody else since it was read."""
+
+
 class SourceUnreachableError(HeadraceError):
     """The source does not answer (network, restart); worth a retry."""
 

@@ -7,6 +7,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -230,6 +231,28 @@ class Headrace:
 
     # what there is
 
+    def run(self, run_group: str) -> Run:
+        """One run.
+
+        Raises:
+            NotFoundError: there is no such run.
+        """
+        from orchestration.runs import Run
+
+        return Run(self, self.catalog.run(run_group))
+
+    def table(self, connector: str, table: str) -> TableInfo:
+        """One table as it is in the lakehouse.
+
+        Raises:
+            NotFoundError: it was never synced.
+        """
+        for run in self.catalog.table_runs(connector, table, limit=1):
+            return self._table_info(self._lakehouse(), run)
+        raise NotFoundError(
+            "this table was never synced.", where=f"{connector}/{table}", remedy=f"Run: headrace sync {connector}"
+        )
+
     def tables(self, connector: str | None = None) -> list[TableInfo]:
         """Every table that was ever synced: where it is, how many rows, how fresh.
 
@@ -369,6 +392,30 @@ class Connectors:
             ConflictError: the name is taken and ``replace`` is not set.
         """
         return self._catalog.add_connector(name, type, config, replace=replace)
+
+    def update(
+        self, name: str, config: Mapping[str, Any], *, type: str | None = None, unchanged_since: datetime | None = None
+    ) -> ConnectorRecord:
+        """Replace a connector's config; a secret that it leaves out stays. Its status is ``pending`` then.
+
+        Args:
+            type: another type; its secrets have to be given.
+            unchanged_since: change it only where this is still its ``updated_at``.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            ConfigurationError: the config is wrong.
+            ChangedError: somebody else changed it.
+        """
+        known = self._catalog.connector_record(name)
+        return self._catalog.add_connector(
+            name,
+            type or known.type,
+            config,
+            replace=True,
+            unchanged_since=unchanged_since or known.updated_at,
+            keep_secrets=True,
+        )
 
     def list(self) -> list[ConnectorRecord]:
         return self._catalog.connectors()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import secrets as random_names
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,6 +192,19 @@ class SecretVault:
 def masked(stored: dict[str, Any]) -> dict[str, Any]:
     """The config for people: a reference as it is, any other secret as ``********``."""
     return _map_secrets(stored, lambda text: text if _is_reference(text) else MASK)
+
+
+def with_kept_secrets(config: Mapping[str, Any], stored: Any) -> dict[str, Any]:
+    """The config with the mask in place of each stored secret that it leaves out."""
+    filled = dict(config)
+    for name, earlier in stored.items() if isinstance(stored, dict) else ():
+        if not isinstance(earlier, dict):
+            continue
+        if set(earlier) == {_TAG}:
+            filled.setdefault(name, MASK)
+        elif isinstance(filled.get(name), Mapping):
+            filled[name] = with_kept_secrets(filled[name], earlier)
+    return filled
 
 
 def _is_reference(text: str) -> bool:

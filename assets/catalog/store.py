@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from pydantic import SecretStr, ValidationError
@@ -15,14 +16,16 @@ from sqlalchemy.orm import Session
 from assets.catalog.access import Access
 from assets.catalog.connector_config import checked_config, connector_type
 from assets.catalog.database import open_database, reading, unreachable
+from assets.catalog.idempotency import Idempotency
 from assets.catalog.listing import Listing
 from assets.catalog.models import ConnectorRow, KnowledgeSourceRow, PipelineRow, SecretRow, now
 from assets.catalog.records import ConnectorRecord, PipelineRecord, PipelineTable
 from assets.catalog.run_history import RunHistory
 from assets.catalog.schedules import check_timezone, parse_schedule
-from assets.catalog.secrets import SecretVault, masked
+from assets.catalog.secrets import SecretVault, masked, with_kept_secrets
 from assets.catalog.stored_secret import StoredSecret
-from assets.errors import ConfigurationError, ConflictError, NotFoundError
+from assets.catalog.table_states import TableStates
+from assets.errors import ChangedError, ConfigurationError, ConflictError, NotFoundError
 from assets.naming import CONNECTOR_NAME
 from assets.settings import Settings
 from assets.sources.interface import Connector
@@ -44,13 +47,14 @@ _IN_OPTIONS = TableOptions.model_fields.keys() - {"mode", "cursor", "key", "dele
 """Options of a pipeline that share one JSON column, so that a new one needs no migration."""
 
 
-class Catalog(RunHistory, Listing):
+class Catalog(RunHistory, Listing, TableStates):
     """Connectors, pipelines and runs. Open one with `Catalog.from_settings`."""
 
     def __init__(self, engine: Engine, vault: SecretVault) -> None:
         self._engine = engine
         self._vault = vault
         self.access = Access(self._reading, self._writing)
+        self.idempotency = Idempotency(self._writing)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Catalog:
@@ -110,7 +114,14 @@ class Catalog(RunHistory, Listing):
     # connectors
 
     def add_connector(
-        self, name: str, type: str, config: Mapping[str, Any], *, replace: bool = False
+        self,
+        name: str,
+        type: str,
+        config: Mapping[str, Any],
+        *,
+        replace: bool = False,
+        unchanged_since: datetime | None = None,
+        keep_secrets: bool = False,
     ) -> ConnectorRecord:
         """Store a connector, its secrets encrypted, with status ``pending``. Opens no connection to the source.
 
@@ -118,16 +129,24 @@ class Catalog(RunHistory, Listing):
             config: as ``Config`` of the type wants it. In a secret field ``env:NAME`` and ``file:PATH`` are
                 references; ``********`` keeps the stored secret when a config is replaced.
             replace: change the connector of that name if there is one.
+            unchanged_since: change it only where this is still its ``updated_at``.
+            keep_secrets: a secret that ``config`` leaves out stays as it is stored.
 
         Raises:
             ConfigurationError: the name, the type or the config is wrong; wrong fields are named, values never.
             ConflictError: the name is taken.
+            ChangedError: it was changed meanwhile.
         """
         _check_name(name, "connector")
         kind = connector_type(type, where=name)
+        if keep_secrets:
+            with self._reading() as session:
+                known = _connector_row(session, name)
+                config = with_kept_secrets(config, known.config if known.type == type else {})
         dumped = checked_config(kind, config, name).model_dump(exclude_unset=True)
         with self._writing() as session:
             row = session.get(ConnectorRow, name, with_for_update=True)
+            _check_unchanged(row, name, "connector", unchanged_since)
             if row is not None and not replace:
                 raise _taken("connector", name)
             earlier = row.config if row is not None and row.type == type else None
@@ -259,6 +278,7 @@ class Catalog(RunHistory, Listing):
         deferred: bool = False,
         active: bool = True,
         replace: bool = False,
+        unchanged_since: datetime | None = None,
     ) -> PipelineRecord:
         """Store a pipeline.
 
@@ -312,6 +332,7 @@ class Catalog(RunHistory, Listing):
         with self._writing() as session:
             _connector_row(session, connector)
             row = session.get(PipelineRow, name, with_for_update=True)
+            _check_unchanged(row, name, "pipeline", unchanged_since)
             if row is not None and not replace:
                 raise _taken("pipeline", name)
             if row is None:
@@ -372,6 +393,17 @@ class Catalog(RunHistory, Listing):
                 count, latest = session.execute(select(func.count(), func.max(row.updated_at))).one()
                 parts.append(f"{count}@{latest.isoformat() if latest else '-'}")
             return " ".join(parts)
+
+
+def _check_unchanged(
+    row: ConnectorRow | PipelineRow | None, name: str, what: str, unchanged_since: datetime | None
+) -> None:
+    if unchanged_since is None:
+        return
+    if row is None:
+        raise _missing(what, name)
+    if row.updated_at != unchanged_since:
+        raise ChangedError(f"this {what} was changed meanwhile.", where=name, remedy="Read it again.")
 
 
 def _check_name(name: str, what: str) -> None:

@@ -6,12 +6,17 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from orchestration.api import problems
+from orchestration.api.blocking import BlockingCalls
 from orchestration.api.connectors import connectors
+from orchestration.api.pipelines import pipelines
 from orchestration.api.problems import Problem
+from orchestration.api.runs import runs
+from orchestration.api.status_feed import StatusFeed
+from orchestration.api.tables import status, tables
 from orchestration.headrace import Headrace
 
 VERSION = "1"
-ROUTERS = (connectors,)
+ROUTERS = (connectors, pipelines, runs, tables, status)
 _ABOUT = (
     "Everything that `headrace` does, over HTTP. Log in as a browser does, or send `Authorization: Bearer TOKEN` "
     "with a token of `headrace tokens create`; each operation names the scope it needs (`x-required-scope`). "
@@ -30,6 +35,8 @@ def build_api(headrace: Headrace) -> FastAPI:
         openapi_url=None,
     )
     app.state.headrace = headrace
+    app.state.blocking = BlockingCalls()
+    app.state.status_feed = StatusFeed(headrace.catalog)
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router)

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from assets.errors import (
     BridgeError,
+    ChangedError,
     ConfigurationError,
     ConflictError,
     HeadraceError,
@@ -25,6 +26,7 @@ _log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 _STATUS: dict[type[HeadraceError], tuple[int, str]] = {
     NotFoundError: (404, "Not found"),
+    ChangedError: (412, "Changed meanwhile"),
     ConflictError: (409, "Conflict"),
     ConfigurationError: (422, "Not valid"),
     SourceUnreachableError: (502, "The source does not answer"),
