@@ -6,6 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
+from assets.connector_pages import connector_pages
 from assets.settings_page import settings_page
 
 ROOT = Path(__file__).parent.parent
@@ -13,6 +14,12 @@ ROOT = Path(__file__).parent.parent
 
 def test_settings_page_is_current() -> None:
     assert (ROOT / "docs" / "settings.md").read_text() == settings_page()
+
+
+def test_connector_pages_are_current() -> None:
+    folder = ROOT / "docs" / "connectors"
+    written = {file.name: file.read_text() for file in folder.glob("*.md")}
+    assert written == connector_pages(), "run: python -m assets.connector_pages docs/connectors"
 
 
 def test_constraints_pin_and_hash_every_package_and_name_no_address() -> None:

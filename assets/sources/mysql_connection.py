@@ -42,7 +42,7 @@ class MysqlConfig(ConnectorConfig):
     host: str = Field(default="127.0.0.1", description="Host name or address.", examples=["db.example.com"])
     port: int = Field(default=3306, ge=1, le=65535, description="Port.")
     unix_socket: str | None = Field(
-        default=None, description="Socket file; used instead of host and port.", examples=["/run/mysqld/mysqld.sock"]
+        default=None, description="Socket file, such as /run/mysqld/mysqld.sock; used instead of host and port."
     )
     databases: list[str] | None = Field(
         default=None, description="Databases to list; default: all but the system's.", examples=[["shop"]]

@@ -33,6 +33,15 @@ if TYPE_CHECKING:
     from assets.sources.postgres_snapshot import SnapshotPosition
 
 
+GRANTS = """\
+CREATE ROLE headrace LOGIN PASSWORD '...';
+GRANT CONNECT ON DATABASE shop TO headrace;
+GRANT USAGE ON SCHEMA public TO headrace;
+GRANT SELECT ON ALL TABLES IN SCHEMA public TO headrace;
+ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO headrace;  -- run by the owner of the tables
+"""
+
+
 def _selected(column: Column) -> sql.Composable:
     from psycopg import sql
 
@@ -319,6 +328,7 @@ class PostgresConnector(Connector):
     supports_cdc: ClassVar[bool] = True
     filters_rows: ClassVar[bool] = True
     Config = PostgresConfig
+    grants = GRANTS
     config: PostgresConfig
 
     def check(self) -> list[CheckResult]:
