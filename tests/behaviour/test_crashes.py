@@ -126,3 +126,36 @@ def assert_nothing_told(shop: Installation) -> None:
         assert shop.server.password.encode() not in content, path
         if path.suffix in (".db", ".log", ".json") and "lakehouse" not in path.parts:
             assert b"row 4999" not in content, path
+
+
+AROUND_COMMITS = ("during_extract", "after_manifest", "after_bronze_commit", "before_silver_commit", "before_record")
+UNCHUNKED = tuple(name for name in WORKER_FAILPOINTS if "chunk" not in name)
+
+
+@pytest.mark.parametrize(
+    ("first", "names"),
+    [
+        (False, AROUND_COMMITS),
+        pytest.param(False, UNCHUNKED, marks=pytest.mark.slow),
+        pytest.param(True, UNCHUNKED, marks=pytest.mark.slow),
+    ],
+)
+def test_a_followed_table_whose_worker_dies_at_failpoints_in_turn_is_exact(
+    crashing: Installation, first: bool, names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill = ",".join(f"{name}=kill" for name in names)
+    if first:
+        monkeypatch.setenv("HEADRACE_FAILPOINTS", kill)
+    assert_first(synced(crashing, mode="cdc"))
+    if not first:
+        change_source(crashing)
+        monkeypatch.setenv("HEADRACE_FAILPOINTS", kill)
+        result = synced(crashing, mode="cdc")
+        assert (result.status, result.mode, result.equal) == ("succeeded", "cdc", True)
+        assert (result.rows_read, result.rows_deleted) == (400, 100)
+        bronze = crashing.steps.lakehouse.state(TableId(layer="bronze", connector="shop", table=TABLE))
+        assert bronze is not None and bronze.rows == 5000 + 400 + 100
+    assert died_at(tmp_path) == set(names)
+    assert_clean_and_equal(crashing)
+    slots = "SELECT slot_name::text FROM pg_replication_slots WHERE database = current_database()"
+    assert crashing.source_rows(slots) == [("headrace_shop",)]
