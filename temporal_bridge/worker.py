@@ -31,15 +31,23 @@ GRACE_SECONDS = 30
 CANCEL_SECONDS = 10
 CONNECT_SECONDS = 60
 RECORD_THREADS = 8
+WATCH_THREADS = 16
 
 
 def workflow_types() -> list[type]:
     """Every workflow of the worker; tests replay and construct each."""
     from temporal_bridge.workflows.data_source_sync import DataSourceSyncWorkflow
+    from temporal_bridge.workflows.databricks_job import DatabricksJobWorkflow
     from temporal_bridge.workflows.dataset_sync import DatasetSyncWorkflow
     from temporal_bridge.workflows.knowledge_extraction import KnowledgeExtractionWorkflow, KnowledgeSourceWorkflow
 
-    return [DataSourceSyncWorkflow, DatasetSyncWorkflow, KnowledgeExtractionWorkflow, KnowledgeSourceWorkflow]
+    return [
+        DataSourceSyncWorkflow,
+        DatasetSyncWorkflow,
+        DatabricksJobWorkflow,
+        KnowledgeExtractionWorkflow,
+        KnowledgeSourceWorkflow,
+    ]
 
 
 def build_worker(
@@ -60,7 +68,8 @@ def build_worker(
         settings: concurrency and heartbeats.
         steps: ``assets.steps.SyncSteps``, or anything with its methods.
         role: ``orchestration`` runs the workflows and the activities that write only the catalog; ``extract`` the
-            activities that move data; ``knowledge`` those that read sessions and ask models.
+            activities that move data; ``knowledge`` those that read sessions and ask models; ``databricks`` those that
+            start and watch jobs there.
         task_queue: the installation's queue, `role_queue` makes the worker's of it; default: the settings' one.
         grace_seconds: how long running activities may go on after a shutdown was asked for.
         workflows: default: `workflow_types`.
@@ -68,12 +77,15 @@ def build_worker(
     """
     from temporalio.worker import Worker
 
+    from temporal_bridge.activities.databricks_job import DatabricksJobActivities
     from temporal_bridge.activities.knowledge import KnowledgeActivities
     from temporal_bridge.activities.table_sync import TableSyncActivities
 
-    threads = settings.sync_concurrency if role == "extract" else RECORD_THREADS
+    threads = {"extract": settings.sync_concurrency, "databricks": WATCH_THREADS}.get(role, RECORD_THREADS)
     if role == "knowledge":
         activities = list(KnowledgeActivities(settings).all())
+    elif role == "databricks":
+        activities = list(DatabricksJobActivities(settings).all)
     else:
         activities = list(TableSyncActivities(steps, settings).of_role(role))
     return Worker(

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import re
+import traceback
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from temporalio.exceptions import ApplicationError
+from temporalio import activity
+from temporalio.exceptions import ApplicationError, CancelledError
 
 from assets.errors import HeadraceError
+from temporal_bridge.payload_size import refuse_large_payload
+
+logger = logging.getLogger(__name__)
+Step = TypeVar("Step", bound=Callable[..., Any])
 
 MAX_MESSAGE_CHARACTERS = 4000
 
@@ -48,3 +58,27 @@ def classify(error: Exception) -> ApplicationError:
     if isinstance(error, HeadraceError):
         return ApplicationError(scrub(error.text), type=name, non_retryable=not error.retryable)
     return ApplicationError(scrub(f"{name}: {error}"), type=name, non_retryable=False)
+
+
+def classified(step: Step) -> Step:
+    """Classify errors once, and refuse a result that no payload holds."""
+
+    @functools.wraps(step)
+    def call(*args: Any) -> Any:
+        try:
+            result = step(*args)
+            refuse_large_payload(result, f"the result of {step.__name__}")
+            return result
+        except CancelledError:
+            raise
+        except Exception as error:
+            if activity.is_cancelled():  # its connection was broken off
+                raise CancelledError("cancelled") from None
+            failure = classify(error)
+            if not isinstance(error, HeadraceError):  # unexpected: where it came from; its own text may hold secrets
+                frames = "".join(traceback.format_tb(error.__traceback__))
+                logger.warning("%s: %s\n%s", step.__name__, failure.message, scrub(frames))
+            # `from None`: a cause's text would stand in the history unscrubbed.
+            raise failure from None
+
+    return call  # type: ignore[return-value]

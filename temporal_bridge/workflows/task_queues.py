@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-WorkerRole = Literal["orchestration", "extract", "knowledge"]
+WorkerRole = Literal["orchestration", "extract", "knowledge", "databricks"]
 WORKER_ROLES: tuple[WorkerRole, ...] = get_args(WorkerRole)
 
 
@@ -14,7 +14,8 @@ def role_queue(task_queue: str, role: WorkerRole) -> str:
     Args:
         task_queue: the installation's queue (``HEADRACE_TASK_QUEUE``). Workflows and short activities that write only
             the catalog run there; ``extract`` is what moves data: reading, committing, merging, comparing;
-            ``knowledge`` is what reads sessions and asks models.
+            ``knowledge`` is what reads sessions and asks models; ``databricks`` is short calls that start jobs there
+            and look at them.
         role: kind of work.
     """
     return task_queue if role == "orchestration" else f"{task_queue}-{role}"

@@ -45,4 +45,4 @@ def test_neither_a_success_nor_a_failure_tells_a_secret_or_a_row(
         assert shop.server.password.encode() not in content, name
     history = b"".join(content for name, content in files.items() if name.startswith("temporal.db"))
     assert (FAILURE in history) is not encrypted, "the failure is readable without the codec, and unreadable with it"
-    assert (b"table_sync.py" in history) is not encrypted, "and so are stack traces"
+    assert (b"error_classification.py" in history) is not encrypted, "and so are stack traces"

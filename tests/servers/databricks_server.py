@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -72,6 +73,10 @@ class DatabricksServer:
 
     def volume_files(self, catalog: str) -> list[str]:
         return [str(p) for p in (self.folder / "Volumes" / catalog).rglob("*") if p.is_file()]
+
+    def import_notebook(self, path: str, source: str) -> None:
+        content = base64.b64encode(source.encode()).decode()
+        self.client().workspace.import_(path, content=content, overwrite=True)
 
     # controls
 

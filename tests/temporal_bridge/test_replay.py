@@ -33,6 +33,9 @@ EXPECTED = {
     "KnowledgeSourceWorkflow-paid",
     "KnowledgeSourceWorkflow-stopped",
     "KnowledgeSourceWorkflow-failed",
+    "DatabricksJobWorkflow-succeeded",
+    "DatabricksJobWorkflow-failed",
+    "DatabricksJobWorkflow-cancelled",
 }
 
 
