@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg  # noqa: TID253
 
-from assets.databricks_jobs import DatabricksJob, DatabricksJobResult
+from assets.databricks_job import DatabricksJob, DatabricksJobResult
 
 if TYPE_CHECKING:
     from temporal_bridge.pipes import PipesTemporalClient

@@ -254,6 +254,17 @@ class DatabricksLakehouse(Lakehouse):
     def read_manifest(self, uri: str) -> Manifest:
         return self._staging.read_manifest(uri)
 
+    stages_notes = True
+
+    def write_note(self, connector: str, table: str, run_group: str, name: str, text: str) -> str:
+        return self._staging.write_note(connector, table, run_group, name, text)
+
+    def read_note(self, uri: str) -> str | None:
+        try:
+            return self._staging.storage.read_text(uri)
+        except FileNotFoundError:
+            return None
+
     def clear_staging(self, connector: str, table: str, run_group: str | None = None) -> None:
         self._staging.clear(connector, table, run_group)
 

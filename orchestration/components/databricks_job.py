@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from assets.databricks_jobs import DatabricksJob
+from assets.databricks_job import DatabricksJob
 from orchestration.databricks_job_asset import databricks_job_asset
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from temporalio import activity
 
-from assets.databricks_jobs import DatabricksJobResult, DatabricksJobs, JobRunLook
+from assets.databricks_job import DatabricksJobResult, JobRunLook
+from assets.databricks_job_runs import DatabricksJobs
 from assets.lakehouse.databricks_client import DatabricksConnection
 from assets.settings import Settings
 from temporal_bridge.activities.error_classification import classified

@@ -12,7 +12,7 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
-    from assets.databricks_jobs import DatabricksJob, DatabricksJobResult, JobRunLook
+    from assets.databricks_job import DatabricksJob, DatabricksJobResult, JobRunLook
     from assets.sync import Model
     from temporal_bridge.workflows.step_inputs import SyncTimeouts
     from temporal_bridge.workflows.task_queues import role_queue

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from assets.databricks_jobs import DatabricksJob
+from assets.databricks_job import DatabricksJob
 from assets.naming import workflow_id
 from assets.settings import Settings
 from assets.sync import TableSync

@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 from databricks.sdk.service.jobs import Task
 
-from assets.databricks_jobs import DatabricksJob, DatabricksJobResult
+from assets.databricks_job import DatabricksJob, DatabricksJobResult
 from temporal_bridge import PipesTemporalClient, TemporalResource
 from temporal_bridge.client import TemporalClient, WorkflowFailedError, WorkflowRun
 from temporal_bridge.workflows.databricks_job import DatabricksJobInput, DatabricksJobWorkflow
