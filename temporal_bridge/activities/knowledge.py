@@ -23,9 +23,8 @@ from assets.knowledge.work import (
     RecordExtraction,
 )
 from assets.settings import Settings
-from temporal_bridge.activities.error_classification import scrub
+from temporal_bridge.activities.error_classification import classified, scrub
 from temporal_bridge.activities.progress_heartbeat import ProgressHeartbeat
-from temporal_bridge.activities.table_sync import _classified as classified
 from temporal_bridge.workflows.knowledge_extraction import SourceRun
 
 if TYPE_CHECKING:
