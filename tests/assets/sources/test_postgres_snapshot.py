@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from assets.errors import WatermarkError
-from assets.sources import postgres as reader_module
+from assets.sources import postgres_chunks as reader_module
 from assets.sources.postgres import PostgresConnector
 from assets.sources.postgres_connection import PostgresConfig
 from assets.sync import Watermark, WindowPlan
@@ -45,7 +45,8 @@ def test_parallel_readers_see_one_snapshot_while_rows_change(
     monkeypatch.setattr(reader_module, "PAGES_A_QUERY", 100)
     (table,) = connector.discover(["public.orders"])
     with connector.open_read(WindowPlan(table=table, mode="full", key=("id",))) as read:
-        assert len(read._queries) > 10  # pyright: ignore[reportAttributeAccessIssue]
+        pieces = reader_module.split_pages(read._opened, table, read._pieces)  # pyright: ignore[reportAttributeAccessIssue]
+        assert len(pieces) > 10
         connection.execute("UPDATE orders SET note = 'changed'; DELETE FROM orders WHERE id % 2 = 0")
         connection.execute("INSERT INTO orders VALUES (100000, 'new', now())")
         batches = list(read.batches())
