@@ -40,6 +40,8 @@ GRANT USAGE ON SCHEMA public TO headrace;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO headrace;
 ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO headrace;  -- run by the owner of the tables
 """
+FAST_FROM_BYTES = 2 << 20
+"""Smaller tables are read as text on the connection that is open: the scanner's own start takes longer than that."""
 
 
 def _selected(column: Column) -> sql.Composable:
@@ -150,7 +152,11 @@ class PostgresRead(TableRead):
         from assets.sources.postgres_fast import extension_file
 
         extension, why = extension_file()
-        self.reader = f"text ({why})" if extension is None else "duckdb-binary"
+        small = self._table.kind == "table" and (self._table.estimated_bytes or 0) < FAST_FROM_BYTES
+        if small:
+            self.reader = "text (a small table)"
+        else:
+            self.reader = f"text ({why})" if extension is None else "duckdb-binary"
         self._fast_pieces = page_ranges
 
     def _fast_reader(self) -> FastReader | None:

@@ -109,14 +109,17 @@ def test_a_server_that_restarts_in_the_middle_of_a_read_fails_it_clean_and_the_n
     ):
         shop = through(proxy, Installation(tmp_path / "home", server, server.create_database("restarted")))
         size = bytes_of_a_read(shop, proxy)
-        restarted = threading.Event()
+        reached, restarted, over = threading.Event(), threading.Event(), threading.Event()
 
         def restart() -> None:
+            reached.wait(60)
             server.stop()
             server.start()
             restarted.set()
+            over.wait(120)  # the server ends with the thread that started it
 
-        proxy.at(size // 2, restart)
+        threading.Thread(target=restart, daemon=True).start()
+        proxy.at(size // 2, reached.set)
         work = shop.work(TABLE)
         plan = shop.steps.open_window(work)
         with pytest.raises(SourceUnreachableError):
@@ -126,6 +129,7 @@ def test_a_server_that_restarts_in_the_middle_of_a_read_fails_it_clean_and_the_n
         bronze = shop.steps.commit_bronze(work, manifest)
         silver = shop.steps.merge_silver(work, manifest)
         assert_complete(shop, shop.steps.record(work, shop.steps.verify(work, manifest, bronze, silver)))
+        over.set()
 
 
 @contextmanager

@@ -16,6 +16,11 @@ from assets.sync import Watermark, WindowPlan
 from orchestration.embedded_postgres import EmbeddedPostgres
 
 
+@pytest.fixture(autouse=True)
+def fast_reader_for_small_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("assets.sources.postgres.FAST_FROM_BYTES", 0)
+
+
 @pytest.fixture
 def shop(postgres: EmbeddedPostgres, database: Callable[[], str]) -> tuple[PostgresConnector, Any, str]:
     name = database()

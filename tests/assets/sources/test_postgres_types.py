@@ -101,6 +101,11 @@ def read_table(connector: PostgresConnector, careful: bool) -> tuple[list[dict[s
         return rows, read.reader, read.unfit_values
 
 
+@pytest.fixture(autouse=True)
+def fast_reader_for_small_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("assets.sources.postgres.FAST_FROM_BYTES", 0)
+
+
 @pytest.fixture
 def types_database(postgres: EmbeddedPostgres, database: Callable[[], str]) -> tuple[PostgresConnector, Any]:
     name = database()
