@@ -231,8 +231,26 @@ JOINS = (
 )
 
 
+DELTA_TYPES = {
+    "bool": "boolean",
+    "int16": "short",
+    "int32": "integer",
+    "int64": "long",
+    "float": "float",
+    "double": "double",
+    "string": "string",
+    "binary": "binary",
+    "date32[day]": "date",
+    "timestamp[us]": "timestamp_ntz",
+    "timestamp[us, tz=UTC]": "timestamp",
+}
+"""What holds a contract type in a table of the local lakehouse."""
+
+
 def types_page() -> str:
     """The text of ``docs/types.md``."""
+    from assets.lakehouse.databricks_types import DATABRICKS_TYPES
+
     lines = [
         "# Types",
         "",
@@ -243,6 +261,16 @@ def types_page() -> str:
         "",
         "Text is printed with `TimeZone = UTC`, `DateStyle = ISO`, `IntervalStyle = postgres`,",
         "`extra_float_digits = 1`.",
+        "",
+        "## What holds them",
+        "",
+        "| type here | local lakehouse (Delta) | Databricks |",
+        "|---|---|---|",
+        *(f"| {kind} | `{DELTA_TYPES[kind]}` | `{name}` |" for kind, name in DATABRICKS_TYPES.items()),
+        "| decimal128(p, s) | `decimal(p,s)` | `DECIMAL(p,s)` |",
+        "",
+        "Both hold every value of these types. What neither holds becomes text or goes to `_headrace_unfit` before it",
+        "is staged, by the tables below: the engine is no matter.",
         "",
         "## PostgreSQL",
         "",
