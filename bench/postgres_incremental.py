@@ -33,7 +33,7 @@ def change(server: EmbeddedPostgres, number: int) -> int:
     with server.connect(DATABASE, autocommit=True) as connection:
         updated = connection.execute(
             "UPDATE lineitem SET l_quantity = l_quantity + 1, updated_at = clock_timestamp() "
-            "WHERE abs(hashint8(l_orderkey * 7 + l_linenumber)) % 100 = %s",
+            "WHERE abs(hashint8(l_orderkey * 7 + l_linenumber)) %% 100 = %s",
             [number % 100],
         ).rowcount
         connection.execute(
