@@ -51,7 +51,8 @@ KNOWLEDGE_FAILPOINTS = (
     "knowledge_before_record",
     "knowledge_after_record",
 )
-FAILPOINTS = WORKER_FAILPOINTS + CHUNK_FAILPOINTS + DAGSTER_FAILPOINTS + KNOWLEDGE_FAILPOINTS
+KIT_FAILPOINTS = ("kit_before_tool", "kit_after_tool_before_store", "kit_after_store", "kit_before_end")
+FAILPOINTS = WORKER_FAILPOINTS + CHUNK_FAILPOINTS + DAGSTER_FAILPOINTS + KNOWLEDGE_FAILPOINTS + KIT_FAILPOINTS
 
 
 class FailpointError(RuntimeError):

@@ -124,6 +124,12 @@ class Settings(BaseSettings):
         default=110, gt=0, description="A source read without progress for this long fails."
     )
     worker_wait_seconds: float = Field(default=300, gt=0, description="How long a run waits for a worker to appear.")
+    kits_folder: Path | None = Field(
+        default=None, description="Folder of the installation's agent kits; default: `kits` in the home."
+    )
+    kit_modules: str = Field(
+        default="", description="Python modules that register functions for agent kits, separated by commas."
+    )
     verify_limit: int = Field(default=20, ge=0, le=10_000, description="Differing keys named by `verify`.")
 
     @property

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from orchestration import cli_access, cli_changes, cli_connectors, cli_datasets, cli_knowledge, cli_pipelines
+from orchestration import (
+    cli_access,
+    cli_changes,
+    cli_connectors,
+    cli_datasets,
+    cli_kits,
+    cli_knowledge,
+    cli_pipelines,
+)
 from orchestration import cli_table_options as table_options
 from orchestration.cli_output import HomeOption, JsonOption, open_headrace, print_json, print_table, reports_errors
 
@@ -28,6 +36,7 @@ app = typer.Typer(
 app.add_typer(cli_connectors.app, name="connectors")
 app.add_typer(cli_datasets.app, name="datasets")
 app.add_typer(cli_pipelines.app, name="pipelines")
+app.add_typer(cli_kits.app, name="kits")
 app.add_typer(cli_changes.app, name="cdc")
 app.add_typer(cli_access.users, name="users")
 app.add_typer(cli_access.tokens, name="tokens")

@@ -30,6 +30,7 @@ from assets.sync import (
     WriteMode,
 )
 from orchestration.datasets import Datasets
+from orchestration.kits import Kits
 from orchestration.knowledge import Knowledge
 from orchestration.reports import (
     ConnectorTest,
@@ -76,6 +77,7 @@ class Headrace:
         self.datasets = Datasets(self)
         self.pipelines = Pipelines(self)
         self.knowledge = Knowledge(self)
+        self.kits = Kits(self)
 
     @property
     def catalog(self) -> Catalog:

@@ -186,6 +186,30 @@ class TemporalClient:
 
         return self._call(ask)
 
+    def update(self, workflow_id: str, name: str, argument: Any) -> Any:
+        """Send an update to the latest execution of this id, and wait for its answer. Needs a worker.
+
+        Raises:
+            BridgeError: the workflow refused it, or has ended.
+        """
+
+        async def send() -> Any:
+            from temporalio.client import WorkflowUpdateFailedError
+            from temporalio.service import RPCError, RPCStatusCode
+
+            handle = (await self._client()).get_workflow_handle(workflow_id)
+            try:
+                return await handle.execute_update(name, argument)
+            except WorkflowUpdateFailedError as error:
+                cause = getattr(error.cause, "message", None) or str(error.cause)
+                raise BridgeError(f"refused: {cause}", where=workflow_id, retryable=False) from None
+            except RPCError as error:
+                if error.status in (RPCStatusCode.NOT_FOUND, RPCStatusCode.FAILED_PRECONDITION):
+                    raise BridgeError("the workflow has ended", where=workflow_id, retryable=False) from None
+                raise
+
+        return self._call(send)
+
     def history_json(self, run: WorkflowRun) -> str:
         """The whole history, as ``temporalio.client.WorkflowHistory.from_json`` reads it for a replay."""
 

@@ -36,12 +36,14 @@ WATCH_THREADS = 16
 
 def workflow_types() -> list[type]:
     """Every workflow of the worker; tests replay and construct each."""
+    from temporal_bridge.workflows.agent_kit import AgentKitExecutionWorkflow
     from temporal_bridge.workflows.data_source_sync import DataSourceSyncWorkflow
     from temporal_bridge.workflows.databricks_job import DatabricksJobWorkflow
     from temporal_bridge.workflows.dataset_sync import DatasetSyncWorkflow
     from temporal_bridge.workflows.knowledge_extraction import KnowledgeExtractionWorkflow, KnowledgeSourceWorkflow
 
     return [
+        AgentKitExecutionWorkflow,
         DataSourceSyncWorkflow,
         DatasetSyncWorkflow,
         DatabricksJobWorkflow,
@@ -77,22 +79,14 @@ def build_worker(
     """
     from temporalio.worker import Worker
 
-    from temporal_bridge.activities.databricks_job import DatabricksJobActivities
-    from temporal_bridge.activities.knowledge import KnowledgeActivities
-    from temporal_bridge.activities.table_sync import TableSyncActivities
+    from temporal_bridge.activities.by_role import activities_of
 
     threads = {"extract": settings.sync_concurrency, "databricks": WATCH_THREADS}.get(role, RECORD_THREADS)
-    if role == "knowledge":
-        activities = list(KnowledgeActivities(settings).all())
-    elif role == "databricks":
-        activities = list(DatabricksJobActivities(settings).all)
-    else:
-        activities = list(TableSyncActivities(steps, settings).of_role(role))
     return Worker(
         client,
         task_queue=role_queue(task_queue or settings.task_queue, role),
         workflows=(workflows or workflow_types()) if role == "orchestration" else [],
-        activities=activities,
+        activities=activities_of(role, steps, settings),
         # As many threads as activities: in a smaller pool a started activity starves until it times out.
         activity_executor=ThreadPoolExecutor(max_workers=threads, thread_name_prefix=role),
         max_concurrent_activities=threads,

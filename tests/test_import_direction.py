@@ -49,6 +49,15 @@ def test_no_package_imports_what_stands_above_it(package: str, forbidden: set[st
     assert found == set()
 
 
+LIGHT_MODELS = (
+    "assets.sync",
+    "assets.naming",
+    "assets.databricks_job",
+    "assets.knowledge.work",
+    "assets.kits.model",
+)
+
+
 def test_a_workflow_file_imports_only_the_standard_library_temporalio_and_the_light_models() -> None:
     light = {"temporalio", "pydantic"} | set(sys.stdlib_module_names)
     found = {
@@ -56,7 +65,7 @@ def test_a_workflow_file_imports_only_the_standard_library_temporalio_and_the_li
         for path in files_of("temporal_bridge/workflows")
         for module in imported_modules(path)
         if module.split(".")[0] not in light
-        and module not in ("assets.sync", "assets.naming", "assets.databricks_job", "assets.knowledge.work")
+        and module not in LIGHT_MODELS
         and not module.startswith("temporal_bridge.workflows.")
     }
     assert found == set()
@@ -70,6 +79,7 @@ def test_a_workflow_file_imports_only_the_standard_library_temporalio_and_the_li
         "temporal_bridge.workflows.data_source_sync",
         "temporal_bridge.workflows.dataset_sync",
         "assets.sync",
+        "assets.kits.model",
         "assets.settings",
     ],
 )

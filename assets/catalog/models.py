@@ -11,6 +11,7 @@ from sqlalchemy import (
     Boolean,
     DateTime,
     Dialect,
+    Double,
     ForeignKey,
     Index,
     MetaData,
@@ -221,3 +222,42 @@ class ModelAnswerRow(Base):
     claimed_by: Mapped[str | None] = mapped_column(String(255))
     claimed_at: Mapped[datetime | None]
     updated_at: Mapped[datetime]
+
+
+class KitRunRow(Base):
+    """One run of an agent kit, with the kit as it was when it started."""
+
+    __tablename__ = "kit_runs"
+    __table_args__ = (Index("ix_kit_runs_kit_started_at", "kit", "started_at"),)
+
+    run_id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    kit: Mapped[str] = mapped_column(String(63))
+    definition: Mapped[dict[str, Any]]
+    inputs: Mapped[dict[str, Any]]
+    trigger: Mapped[str] = mapped_column(String(63))
+    status: Mapped[str] = mapped_column(String(16))
+    workflow_id: Mapped[str | None] = mapped_column(Text)
+    dagster_run_id: Mapped[str | None] = mapped_column(String(255))
+    waiting: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    error: Mapped[str | None] = mapped_column(Text)
+    started_at: Mapped[datetime]
+    completed_at: Mapped[datetime | None]
+
+
+class KitOutputRow(Base):
+    """What one item of a kit's step brought, stored before it is used; item -1 is the step's plan."""
+
+    __tablename__ = "kit_outputs"
+    __table_args__ = (UniqueConstraint("run_id", "step", "item"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[str] = mapped_column(String(255))
+    step: Mapped[str] = mapped_column(String(63))
+    item: Mapped[int]
+    ok: Mapped[bool] = mapped_column(Boolean)
+    output: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    error: Mapped[str | None] = mapped_column(Text)
+    tokens: Mapped[int] = mapped_column(BigInteger)
+    cost: Mapped[float] = mapped_column(Double)
+    stored_at: Mapped[datetime]

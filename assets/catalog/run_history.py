@@ -268,6 +268,17 @@ class RunHistory(ABC):
         with self._reading() as session:
             return [_run_record(session, row) for row in session.scalars(query)]
 
+    def failed_table_runs(self, since: datetime, *, limit: int = 50) -> list[TableRunRecord]:
+        """Tables that failed after ``since``, oldest first."""
+        query = (
+            select(TableRunRow)
+            .where(TableRunRow.status == "failed", TableRunRow.completed_at > since)
+            .order_by(TableRunRow.completed_at, TableRunRow.id)
+            .limit(limit)
+        )
+        with self._reading() as session:
+            return [_table_run_record(row) for row in session.scalars(query)]
+
     def latest_table_runs(self, connector: str | None = None) -> list[TableRunRecord]:
         """The latest run of each table that ever ran, however it ended, by connector and table."""
         from sqlalchemy import func

@@ -111,6 +111,16 @@ class SecretVault:
         """
         return _map_secrets(stored, lambda text: self._resolve_secret(text, where))
 
+    def reference(self, text: str, where: str) -> str:
+        """The secret that ``env:NAME`` or ``file:PATH`` leads to.
+
+        Raises:
+            ConfigurationError: it leads nowhere, or the text is no reference.
+        """
+        if not _is_reference(text):
+            raise ConfigurationError("a secret is given as a reference, env:NAME or file:PATH", where=where)
+        return self._resolve_secret(text, where)
+
     def _resolve_secret(self, text: str, where: str) -> str:
         if text.startswith(_CIPHER):
             from cryptography.fernet import InvalidToken

@@ -17,6 +17,7 @@ from assets.catalog.access import Access
 from assets.catalog.connector_config import checked_config, connector_type
 from assets.catalog.database import open_database, reading, unreachable
 from assets.catalog.idempotency import Idempotency
+from assets.catalog.kit_history import KitHistory
 from assets.catalog.listing import Listing
 from assets.catalog.models import ConnectorRow, KnowledgeSourceRow, PipelineRow, SecretRow, now
 from assets.catalog.records import ConnectorRecord, PipelineRecord, PipelineTable
@@ -47,7 +48,7 @@ _IN_OPTIONS = TableOptions.model_fields.keys() - {"mode", "cursor", "key", "dele
 """Options of a pipeline that share one JSON column, so that a new one needs no migration."""
 
 
-class Catalog(RunHistory, Listing, TableStates):
+class Catalog(RunHistory, Listing, TableStates, KitHistory):
     """Connectors, pipelines and runs. Open one with `Catalog.from_settings`."""
 
     def __init__(self, engine: Engine, vault: SecretVault) -> None:
