@@ -36,6 +36,8 @@ EXPECTED = {
     "DatabricksJobWorkflow-succeeded",
     "DatabricksJobWorkflow-failed",
     "DatabricksJobWorkflow-cancelled",
+    "AgentKitExecutionWorkflow-approved",
+    "AgentKitExecutionWorkflow-refused",
 }
 
 
