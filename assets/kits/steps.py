@@ -20,7 +20,6 @@ from assets.kits.model import (
     KitRun,
     Step,
     StepInput,
-    StepOutcome,
     StepPlan,
     Tool,
 )
@@ -317,6 +316,3 @@ def _outcome(stored: KitOutput, *, stored_before: bool = False, rows: int | None
         rows=rows,
         stored_before=stored_before,
     )
-
-
-__all__ = ["KitSteps", "StepOutcome", "checked_inputs"]
