@@ -48,3 +48,8 @@ def size(count: int | None) -> str:
 
 def number(value: int | None) -> str:
     return DASH if value is None else f"{value:,}"
+
+
+def moment(at: datetime | None) -> str:
+    """``2026-03-01 14:05:09 UTC``; a dash for never."""
+    return DASH if at is None else at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from typing import TYPE_CHECKING, Any
 
-from itsdangerous import BadSignature, URLSafeTimedSerializer
+from itsdangerous import BadSignature
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -15,7 +13,7 @@ from starlette.responses import Response
 from assets.catalog.access_records import ROLES, Role, UserRecord
 from assets.errors import ConfigurationError, SourceAccessError, SourceUnreachableError
 from assets.settings import Settings
-from orchestration.stack_credential import stack_credential
+from orchestration.web.signed_cookies import signer
 from orchestration.web.templates import prefix_of
 
 if TYPE_CHECKING:
@@ -80,11 +78,6 @@ def _callback_address(request: Request, settings: Settings) -> str:
     return f"{base}/headrace/openid/callback"
 
 
-def _signer(settings: Settings) -> URLSafeTimedSerializer:
-    key = hmac.new(stack_credential(settings).encode(), b"headrace openid", hashlib.sha256).hexdigest()
-    return URLSafeTimedSerializer(key, salt=COOKIE)
-
-
 async def start(request: Request, target: str) -> Response:
     """Send the browser to the provider; what has to come back with it is kept in a signed cookie."""
     client, settings = _provider(request)
@@ -95,7 +88,7 @@ async def start(request: Request, target: str) -> Response:
         raise HTTPException(502, f"the provider does not answer ({type(error).__name__})") from None
     answer.set_cookie(
         COOKIE,
-        _signer(settings).dumps(session),
+        str(signer(settings, "openid").dumps(session)),
         max_age=FLOW_SECONDS,
         path=prefix_of(request) or "/",
         secure=request.app.state.origins.encrypted(request.scope),
@@ -118,7 +111,7 @@ async def finish(request: Request) -> tuple[UserRecord, str]:
 
     client, settings = _provider(request)
     try:
-        session = _signer(settings).loads(request.cookies.get(COOKIE, ""), max_age=FLOW_SECONDS)
+        session = signer(settings, "openid").loads(request.cookies.get(COOKIE, ""), max_age=FLOW_SECONDS)
     except BadSignature:
         raise SourceAccessError("the login took too long, or was begun elsewhere.", where=_WHERE) from None
     request.scope["session"] = session

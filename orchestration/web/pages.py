@@ -1,4 +1,9 @@
-"""The pages below ``/headrace``. Each is a `Page` that names the scope a person needs."""
+"""The pages below ``/headrace``. Each is a `Page` that names the scope a person needs.
+
+An endpoint renders a template that extends ``base.html`` and takes badges, pagination and the like from ``parts.html``,
+or answers an action with `flash.go_to`. Errors of ours may be raised: `page_errors` shows them. What reaches a source
+runs in ``request.app.state.blocking``. Scripts and styles are files: the policy allows nothing inline.
+"""
 
 from __future__ import annotations
 
@@ -53,6 +58,7 @@ def _position(value: str | None, most: int) -> int:
 
 
 PAGES: list[BaseRoute] = [
+    Page("/", status, permission="read", title="Status"),
     Page("/knowledge/message", knowledge_message, permission="read"),
-    Page("/", status, permission="read"),
 ]
+"""In the order of the navigation."""

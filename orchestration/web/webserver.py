@@ -9,7 +9,6 @@ from typing import Any
 
 from dagster_webserver.webserver import DagsterWebserver
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -26,12 +25,13 @@ from orchestration.web.graphql_guard import Operations, operations_of
 from orchestration.web.login import Login
 from orchestration.web.login_pages import LOGIN_PAGES
 from orchestration.web.origin import Origins
+from orchestration.web.page_errors import PAGE_ERRORS
 from orchestration.web.pages import PAGES
 from orchestration.web.principal import audit_note_of, principal_of
-from orchestration.web.routing import Page
+from orchestration.web.routing import Page, navigation_of
 from orchestration.web.security_headers import DOCS_POLICY, SecurityHeaders
 from orchestration.web.sessions import Sessions
-from orchestration.web.templates import STATIC, render, render_problem
+from orchestration.web.templates import STATIC, NavigationEntry, render
 
 _LINK = (
     '<a href="{address}" style="position:fixed;bottom:10px;left:140px;z-index:20;padding:3px 10px;border-radius:6px;'
@@ -114,11 +114,14 @@ class HeadraceWebserver(DagsterWebserver[WorkspaceProcessContext, RequestContext
         ]
 
     def create_asgi_app(self, **options: Any) -> Starlette:
-        app = super().create_asgi_app(lifespan=_lifespan, exception_handlers={HTTPException: _refused}, **options)
+        app = super().create_asgi_app(lifespan=_lifespan, exception_handlers=PAGE_ERRORS, **options)
         app.state.headrace = self._headrace
         app.state.path_prefix = self._prefix
         app.state.sessions = self._sessions
         app.state.origins = self._origins
+        app.state.blocking = self.api.state.blocking
+        app.state.status_feed = self.api.state.status_feed
+        app.state.navigation = [*navigation_of(PAGES, PAGES_PATH), NavigationEntry("API", f"{API_PATH}/docs")]
         return app
 
     async def _openapi(self, _: Request) -> Response:
@@ -178,14 +181,6 @@ def api_docs(request: Request) -> Response:
     """The API, readable and usable by hand."""
     answer = render(request, "api_docs.html")
     answer.headers["Content-Security-Policy"] = DOCS_POLICY
-    return answer
-
-
-def _refused(request: Request, error: Exception) -> Response:
-    """An error of a page or of Dagster's routes, as a page; the API has handlers of its own."""
-    assert isinstance(error, HTTPException)
-    answer = render_problem(request, error.status_code, str(error.detail))
-    answer.headers.update(error.headers or {})
     return answer
 
 
