@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
+from assets.catalog.access_records import ROLES
 from assets.errors import ConflictError
 from orchestration.web import pages
 from orchestration.web.flash import go_to
@@ -42,7 +43,8 @@ def app(web_app: Callable[..., Starlette], monkeypatch: pytest.MonkeyPatch) -> S
 
 
 def test_the_navigation_shows_the_registered_pages_that_the_person_may_see(app: Starlette, people: People) -> None:
-    for role, sees in (("viewer", False), ("admin", True)):
+    for role in ROLES:
+        sees = role == "admin"
         page = people.client(app, role).get("/data/headrace/account").text
         assert 'href="/data/headrace/conflict">Conflict</a>' in page
         assert (">Unforeseen</a>" in page) is sees
