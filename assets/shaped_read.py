@@ -11,6 +11,7 @@ from assets.quarantine import Misfits, convert
 from assets.row_filter import RowFilter, range_filter
 from assets.sources.interface import OBJECT_COLUMNS, UNFIT_COLUMN, Connector, TableRead
 from assets.sync import Column, SourceTable, TableShape, WindowPlan
+from assets.sync_plan import ReadEstimate
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,17 +78,34 @@ class ShapedSource:
 
         ``loaded``: for a table of objects that is read incrementally, as ``Connector.open_objects_read`` wants it.
         """
-        wanted = plan.table
-        if plan.backfill and plan.cursor:
-            within = range_filter(plan.cursor, plan.backfill.low, plan.backfill.high)
-            both = RowFilter.parse(wanted.row_filter).and_also(within) if wanted.row_filter else within
-            wanted = wanted.model_copy(update={"row_filter": both.sql()})
-            plan = plan.model_copy(update={"mode": "full", "previous": None, "low": None})
-        plan = plan.model_copy(update={"table": wanted})
+        plan = self._within_backfill(plan)
         self._source.progress = progress
         opened = self._source.open_objects_read(plan, loaded) if loaded else self._source.open_read(plan)
         with opened as read:
-            yield self._shaped(read, wanted, plan.key)
+            yield self._shaped(read, plan.table, plan.key)
+
+    @staticmethod
+    def _within_backfill(plan: WindowPlan) -> WindowPlan:
+        if not plan.backfill or not plan.cursor:
+            return plan
+        within = range_filter(plan.cursor, plan.backfill.low, plan.backfill.high)
+        wanted = plan.table
+        both = RowFilter.parse(wanted.row_filter).and_also(within) if wanted.row_filter else within
+        wanted = wanted.model_copy(update={"row_filter": both.sql()})
+        return plan.model_copy(update={"table": wanted, "mode": "full", "previous": None, "low": None})
+
+    def estimate(
+        self, plan: WindowPlan, loaded: Callable[[], Iterator[pa.RecordBatch]] | None = None, *, keys: bool = False
+    ) -> ReadEstimate:
+        """As `Connector.estimate`; an added column's values for stored rows are one more read."""
+        found = self._source.estimate(self._within_backfill(plan), loaded, keys=keys)
+        if self._own_filter(plan.table) or (plan.backfill and not self._source.filters_rows):
+            detail = f"{found.detail}; before the row filter, which is applied to what was read"
+            found = found.model_copy(update={"detail": detail.lstrip("; ")})
+        if plan.shape.filled:
+            filled = f"read {', '.join([*plan.key, *plan.shape.filled])} of all rows of {plan.table.name}"
+            found = found.model_copy(update={"statements": (*found.statements, filled)})
+        return found
 
     @contextmanager
     def open_verify(self, table: SourceTable, columns: Sequence[str] | None = None) -> Iterator[ShapedRead]:

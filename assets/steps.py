@@ -13,7 +13,7 @@ from assets.change_capture import acknowledge, extract_changes, stop_following
 from assets.chunked_extraction import ChunkedExtraction
 from assets.errors import MismatchError, UnsupportedTableError
 from assets.failpoints import failpoint
-from assets.lakehouse.interface import OP, POSITION, Lakehouse, PartWriter, TableId, open_lakehouse
+from assets.lakehouse.interface import OP, POSITION, Lakehouse, PartWriter, TableId, TableState, open_lakehouse
 from assets.process_memory import release_unused
 from assets.quarantine import QuarantineRows, commit_quarantine, quarantine_schema, quarantine_uri
 from assets.row_comparison import RowComparison
@@ -88,22 +88,7 @@ class SyncSteps:
         choice = self.window(work)
         decision, plan = choice.decision, choice.plan
         self.lakehouse.clear_staging(work.connector, work.table)
-        bronze = self.lakehouse.state(TableId(layer="bronze", connector=work.connector, table=work.table))
-        stored = bronze.watermark.shape if bronze and bronze.watermark else None
-        if not work.reset:
-            before = stored or plan.shape
-            self._silver(work, self._stored_columns(before), before).catch_up(before.key or plan.key)
-            if decision.mended and (decision.renamed or decision.retype) and stored:
-                names = [c.name for c in (*self._stored_columns(stored), *stored.kept)]
-                follow_source(
-                    self.lakehouse,
-                    work.connector,
-                    work.table,
-                    names,
-                    {old: new for old, new in decision.renamed.items() if old in names},
-                    decision.retype,
-                    decision.mended,
-                )
+        bronze = self.bring_up(work, choice)
         earlier = sum(1 for tag in (bronze.tags if bronze else ()) if tag.split("~")[0] == work.run_group)
         tag = f"{work.run_group}~{earlier + 1}" if earlier else work.run_group
         tag = f"{tag}{BACKFILL}" if work.backfill else tag
@@ -123,7 +108,7 @@ class SyncSteps:
         refuse_what_cannot_be_done(work, source)
         (found,) = source.discover([work.table])
         bronze = self.lakehouse.state(TableId(layer="bronze", connector=work.connector, table=work.table))
-        choice = choose_window(work, source, found, bronze, self.catalog.hash_key)
+        choice = choose_window(work, source, found, bronze, self.hash_key)
         if choice.plan.shape.write == "scd2" and not self.lakehouse.closes_versions:
             raise UnsupportedTableError(
                 "this lakehouse engine cannot keep versions (scd2) yet",
@@ -132,9 +117,35 @@ class SyncSteps:
             )
         return choice
 
+    def bring_up(self, work: TableSync, choice: WindowChoice) -> TableState | None:
+        """Let the stored tables catch up with earlier runs and with the source's new names. Returns Bronze's state."""
+        decision, plan = choice.decision, choice.plan
+        bronze = self.lakehouse.state(TableId(layer="bronze", connector=work.connector, table=work.table))
+        stored = bronze.watermark.shape if bronze and bronze.watermark else None
+        if work.reset:
+            return bronze
+        before = stored or plan.shape
+        self._silver(work, self._stored_columns(before), before).catch_up(before.key or plan.key)
+        if decision.mended and (decision.renamed or decision.retype) and stored:
+            names = [c.name for c in (*self._stored_columns(stored), *stored.kept)]
+            follow_source(
+                self.lakehouse,
+                work.connector,
+                work.table,
+                names,
+                {old: new for old, new in decision.renamed.items() if old in names},
+                decision.retype,
+                decision.mended,
+            )
+        return bronze
+
+    def hash_key(self) -> bytes:
+        """The installation's key of hashed columns."""
+        return self.catalog.hash_key()
+
     def shaped(self, connector: str, shape: TableShape) -> ShapedSource:
         """The connector, read in a table's shape."""
-        key = self.catalog.hash_key() if shape.columns.hash else None
+        key = self.hash_key() if shape.columns.hash else None
         return ShapedSource(self.catalog.connector(connector), shape, key)
 
     def shape_of(self, connector: str, table: str) -> TableShape:
@@ -393,22 +404,24 @@ class SyncSteps:
         """One atomic commit of the staged parts, tagged, the watermark in it. A repeat finds the tag."""
         manifest = self.lakehouse.read_manifest(manifest_uri)
         failpoint("before_bronze_commit")
-        staged = manifest.parts or manifest.deletes or manifest.fills
-        nothing_new = not staged and manifest.mode != "full"
-        if manifest.quarantined:
-            commit_quarantine(self.lakehouse, manifest)
-        bronze = TableId(layer="bronze", connector=work.connector, table=work.table)
-        state = self.lakehouse.state(bronze)
-        if nothing_new and state and state.watermark == manifest.watermark:
-            return CommitInfo(version=state.version, rows_total=state.rows)
-        schema = self._bronze_schema(manifest)
-        commit = commit_bronze(self.lakehouse, manifest, schema)
+        commit = self.commit_staged(manifest)
         failpoint("after_bronze_commit")
         stop_following(self, manifest)
         return commit
 
+    def commit_staged(self, manifest: Manifest) -> CommitInfo:
+        """The lakehouse's part of the commit."""
+        staged = manifest.parts or manifest.deletes or manifest.fills
+        nothing_new = not staged and manifest.mode != "full"
+        if manifest.quarantined:
+            commit_quarantine(self.lakehouse, manifest)
+        state = self.lakehouse.state(TableId(layer="bronze", connector=manifest.connector, table=manifest.table))
+        if nothing_new and state and state.watermark == manifest.watermark:
+            return CommitInfo(version=state.version, rows_total=state.rows)
+        return commit_bronze(self.lakehouse, manifest, self.bronze_schema(manifest))
+
     @staticmethod
-    def _bronze_schema(manifest: Manifest) -> pa.Schema:
+    def bronze_schema(manifest: Manifest) -> pa.Schema:
         import pyarrow as pa
 
         from assets.types import arrow_type
@@ -430,7 +443,7 @@ class SyncSteps:
         assert bronze_state is not None
         if manifest.tag not in bronze_state.tags and silver_state:
             return CommitInfo(version=silver_state.version, rows_total=silver_state.rows)  # nothing was committed
-        commit = silver.load(manifest, self._bronze_schema(manifest), bronze_state.version)
+        commit = silver.load(manifest, self.bronze_schema(manifest), bronze_state.version)
         failpoint("after_silver_commit")
         return commit
 

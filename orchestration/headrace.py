@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import os
 import threading
@@ -35,6 +36,7 @@ from orchestration.knowledge import Knowledge
 from orchestration.reports import (
     ConnectorTest,
     DoctorReport,
+    PlanReport,
     StatusReport,
     SyncProgress,
     SyncReport,
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
     from temporal_bridge.client import TemporalClient
 
 Progress = Callable[[SyncProgress], None]
+PLANNED_RUN = "planned-run"
+"""Stands in a plan for the run group."""
 
 
 class Headrace:
@@ -142,35 +146,70 @@ class Headrace:
         """
         from orchestration.dataset_run import new_run_group
 
-        if (cursor or key or columns or row_filter or backfill or reset) and not tables:
+        run_group = new_run_group()
+        works = self._works(
+            connector,
+            tables,
+            run_group,
+            mode=mode or "auto",
+            deletes=deletes or "none",
+            cursor=cursor,
+            key=tuple(key) if key else None,
+            verify=verify,
+            write=write,
+            drift=drift,
+            columns=columns,
+            row_filter=row_filter,
+            fill_added=fill_added,
+            backfill=backfill and Backfill(low=backfill[0], high=backfill[1]),
+            reset=reset,
+        )
+        return self._run(connector, run_group, works, wait, progress)
+
+    def plan(self, connector: str, tables: Sequence[str] | None = None, **options: Any) -> PlanReport:
+        """Say what `sync` with the same options would do, table by table. Nothing runs, nothing is written.
+
+        The source is asked for its catalogue and for estimates, the lakehouse for the tables' state. ``backfill`` is a
+        pair as in `sync`.
+
+        Returns:
+            One plan a table: mode and why, window, estimated rows and bytes, statements on the source and on the
+            lakehouse. A table that would be refused has the error in its plan.
+
+        Raises:
+            NotFoundError, ConfigurationError, SourceUnreachableError, SourceAccessError: as `sync`.
+        """
+        options = {name: value for name, value in options.items() if value is not None}
+        if backfill := options.get("backfill"):
+            options["backfill"] = Backfill(low=backfill[0], high=backfill[1])
+        return self._planned(connector, self._works(connector, tables, PLANNED_RUN, **options))
+
+    def _planned(self, connector: str, works: Sequence[TableSync]) -> PlanReport:
+        from assets.table_planning import plan_table
+
+        lakehouse = self._lakehouse()
+        plans = [plan_table(self.settings, self.catalog, lakehouse, work) for work in works]
+        return PlanReport(connector=connector, lakehouse=self.settings.lakehouse, tables=tuple(plans))
+
+    def _works(self, connector: str, tables: Sequence[str] | None, run_group: str, **options: Any) -> list[TableSync]:
+        """One work a table.
+
+        Raises:
+            ConfigurationError: the options contradict each other, or belong to named tables.
+        """
+        of_named = ("cursor", "key", "columns", "row_filter", "backfill", "reset")
+        if any(options.get(name) for name in of_named) and not tables:
             raise ConfigurationError(
                 "a cursor, a key, columns, a filter, a backfill or a reset belongs to named tables.", where=connector
             )
-        run_group = new_run_group()
-        given = {
-            "connector": connector,
-            "run_group": run_group,
-            "mode": mode or "auto",
-            "cursor": cursor,
-            "key": tuple(key) if key else None,
-            "deletes": deletes or "none",
-            "verify": verify,
-            "write": write,
-            "drift": drift,
-            "columns": columns,
-            "row_filter": row_filter,
-            "fill_added": fill_added,
-            "backfill": backfill and Backfill(low=backfill[0], high=backfill[1]),
-            "reset": reset,
-        }
+        given = {"connector": connector, "run_group": run_group} | options
         try:
-            works = [TableSync.model_validate(given | {"table": t}) for t in self._selected(connector, tables)]
+            return [TableSync.model_validate(given | {"table": t}) for t in self._selected(connector, tables)]
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             raise ConfigurationError(
                 f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}.", where=connector
             ) from None
-        return self._run(connector, run_group, works, wait, progress)
 
     def _selected(self, connector: str, tables: Sequence[str] | None) -> list[str]:
         self.catalog.connector_record(connector)
@@ -529,12 +568,19 @@ class Pipelines:
         """Sync the pipeline's tables now, paused or not. Raises what `Headrace.sync` raises."""
         from orchestration.dataset_run import new_run_group
 
+        pipeline, run_group = self._catalog.pipeline(name), new_run_group()
+        works = self._works(pipeline, run_group)
+        return self._headrace._run(pipeline.connector, run_group, works, wait, progress, pipeline.overlap)
+
+    def plan(self, name: str) -> PlanReport:
+        """Say what a run would do now, table by table: see `Headrace.plan`."""
         pipeline = self._catalog.pipeline(name)
-        run_group = new_run_group()
+        return self._headrace._planned(pipeline.connector, self._works(pipeline, PLANNED_RUN))
+
+    def _works(self, pipeline: PipelineRecord, run_group: str) -> builtins.list[TableSync]:
         named = [table.name for table in pipeline.tables]
         tables = self._headrace._selected(pipeline.connector, None if pipeline.all_tables else named)
-        works = [pipeline.table_sync(table, run_group) for table in dict.fromkeys([*tables, *named])]
-        return self._headrace._run(pipeline.connector, run_group, works, wait, progress, pipeline.overlap)
+        return [pipeline.table_sync(table, run_group) for table in dict.fromkeys([*tables, *named])]
 
     def pause(self, name: str) -> PipelineRecord:
         """Stop the schedule; runs by hand stay possible."""

@@ -11,6 +11,7 @@ from pydantic import Field, computed_field
 
 from assets.catalog.records import ConnectorRecord, RunRecord
 from assets.sync import CheckResult, Model, SourceTable, TableResult, VerifyLevel, VerifyResult, WriteMode
+from assets.sync_plan import TablePlan
 from orchestration.stack_record import StackRecord
 
 _LEFT_OUT_OF_JSON = {"columns", "column_names", "window_low", "window_high"}
@@ -83,6 +84,34 @@ class VerifyReport(Model):
     tables: tuple[VerifyResult, ...]
 
 
+class PlanReport(Model):
+    """What a sync would do, before anything runs. Iterating yields its tables."""
+
+    connector: str
+    lakehouse: str
+    tables: tuple[TablePlan, ...] = ()
+
+    def __iter__(self) -> Iterator[TablePlan]:  # type: ignore[override]
+        return iter(self.tables)
+
+    @computed_field
+    @property
+    def rows(self) -> int:
+        """Estimated rows to read, of the tables whose estimate is known."""
+        return sum(table.rows or 0 for table in self.tables)
+
+    @computed_field
+    @property
+    def bytes(self) -> int:
+        return sum(table.bytes or 0 for table in self.tables)
+
+    @computed_field
+    @property
+    def statements(self) -> int:
+        """Statements on the lakehouse."""
+        return sum(len(table.lakehouse_statements) for table in self.tables)
+
+
 class ConnectorTest(Model):
     """A connection test: each prerequisite in turn, and the connector's status after it."""
 
@@ -141,6 +170,7 @@ __all__ = [
     "ConnectorTest",
     "Discovery",
     "DoctorReport",
+    "PlanReport",
     "StatusReport",
     "SyncProgress",
     "SyncReport",

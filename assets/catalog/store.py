@@ -92,6 +92,12 @@ class Catalog(RunHistory, Listing, TableStates, KitHistory):
     def _pipeline_record(self, row: PipelineRow) -> PipelineRecord:
         return _pipeline_record(row)
 
+    def stored_hash_key(self) -> bytes | None:
+        """`hash_key`, where it was made already."""
+        with self._reading() as session:
+            row = session.get(SecretRow, HASH_KEY)
+            return bytes.fromhex(self._vault.resolve(row.value, "the key of hashed columns")["key"]) if row else None
+
     def hash_key(self) -> bytes:
         """The key of hashed columns: made once, kept encrypted in the catalog, one an installation.
 

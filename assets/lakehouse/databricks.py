@@ -29,6 +29,7 @@ from assets.sync import CommitInfo, Manifest, Part, Watermark
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from assets.lakehouse.rehearsal import Rehearsal
     from assets.settings import Settings
 
 KEPT_TAGS = 200
@@ -92,7 +93,7 @@ class DatabricksLakehouse(Lakehouse):
         self.prefix = prefix
         self._staging = staging
         self._known: dict[TableId, _Known] = {}
-        self._prepared = False
+        self._prepared: set[str] = set()
 
     @classmethod
     def from_settings(cls, settings: Settings) -> DatabricksLakehouse:
@@ -129,6 +130,11 @@ class DatabricksLakehouse(Lakehouse):
             prefix=settings.databricks_schema_prefix,
         )
 
+    def rehearsal(self) -> Rehearsal:
+        from assets.lakehouse.databricks_rehearsal import DatabricksRehearsal
+
+        return DatabricksRehearsal(self)
+
     @property
     def staging_root(self) -> str:
         return self._staging.root
@@ -154,25 +160,27 @@ class DatabricksLakehouse(Lakehouse):
         found = [f"{self.prefix}{layer}" for layer in ("bronze", "silver")]
         return list(dict.fromkeys([*found, *([self.volume.split(".")[0]] if self.volume else [])]))
 
-    def prepare(self) -> None:
-        """Make the schemas and the volume that are missing, once.
+    def prepare(self, layer: str = "") -> None:
+        """Make the schemas and the volume that are missing, once; that of another ``layer`` when it is written to.
 
         Raises:
             LakehouseError: the catalog is missing, or a grant is.
         """
-        if self._prepared:
+        wanted = [*self.schemas, *([f"{self.prefix}{layer}"] if layer else [])]
+        missing = [schema for schema in wanted if schema not in self._prepared]
+        if not missing:
             return
         from databricks.sdk.service.catalog import VolumeType
 
         client = self.connection.client
-        for schema in self.schemas:
+        for schema in missing:
             full = f"{self.catalog}.{schema}"
             _make_missing(
                 full,
                 lambda full=full: client.schemas.get(full),
                 lambda s=schema: client.schemas.create(s, self.catalog),
             )
-        if self.volume:
+        if self.volume and not self._prepared:
             schema, volume = self.volume.split(".")
             full = f"{self.catalog}.{schema}.{volume}"
             _make_missing(
@@ -180,7 +188,7 @@ class DatabricksLakehouse(Lakehouse):
                 lambda: client.volumes.read(full),
                 lambda: client.volumes.create(self.catalog, schema, volume, VolumeType.MANAGED),
             )
-        self._prepared = True
+        self._prepared |= {*missing}
 
     # state
 
@@ -199,14 +207,7 @@ class DatabricksLakehouse(Lakehouse):
                 where=self.qualified_name(table),
                 remedy="Another program made it: rename it, or set another HEADRACE_DATABRICKS_CATALOG.",
             )
-        stored = json.loads(rows[0][0] or "{}")
-        state = TableState(
-            version=stored["commits"],
-            rows=int(rows[0][1] or 0),
-            tags=tuple(stored["tags"]),
-            watermark=Watermark.model_validate(stored["watermark"]) if stored["watermark"] else None,
-            follows=stored["follows"],
-        )
+        state = stored_state(rows[0][0] or "{}", int(rows[0][1] or 0))
         known = _Known(state, {}, int(rows[0][2] or 0) if tag is not None else 0)
         self._known[table] = known
         return known
@@ -247,6 +248,9 @@ class DatabricksLakehouse(Lakehouse):
             storage.delete_folder(folder)  # an abandoned try under the same attempt number
             return VolumePartWriter(storage, folder, schema)
         return self._staging.writer(folder, schema)
+
+    def _remove_staged(self, folder: str) -> None:
+        self._staging.storage.delete_folder(folder)
 
     def write_manifest(self, manifest: Manifest) -> str:
         return self._staging.write_manifest(manifest)
@@ -362,7 +366,7 @@ class DatabricksLakehouse(Lakehouse):
         watermark: Watermark | None = None,
         follows: int | None = None,
     ) -> CommitInfo:
-        self.prepare()
+        self.prepare(table.layer)
         where = f"{table.connector}/{table.table}"
         given, uris, target = self._types(schema, where), [part.uri for part in parts], self._quoted(table)
         _refuse_twins(given, where)
@@ -407,7 +411,7 @@ class DatabricksLakehouse(Lakehouse):
         """Stages both streams and merges them: rows that are in Bronze already are merged by `load_run` instead."""
         import pyarrow as pa
 
-        self.prepare()
+        self.prepare(table.layer)
         where = f"{table.connector}/{table.table}"
         given = self._types(schema, where)
         folder = f"{self._staging.folder(table.connector, table.table, tag)}/merge-{table.layer}"
@@ -440,7 +444,7 @@ class DatabricksLakehouse(Lakehouse):
             done = self._commit(table, tag, None, follows, prepare)
         finally:
             for op in "ud":
-                self._staging.storage.delete_folder(f"{folder}-{op}")
+                self._remove_staged(f"{folder}-{op}")
         return done.model_copy(update={"bytes_added": size})
 
     def load_run(
@@ -515,6 +519,18 @@ class DatabricksLakehouse(Lakehouse):
     def drop(self, table: TableId) -> None:
         self._known.pop(table, None)
         self.warehouse.run(sql.drop_table(self._quoted(table)).sql)
+
+
+def stored_state(text: str, rows: int) -> TableState:
+    """What a state row's JSON says."""
+    stored = json.loads(text)
+    return TableState(
+        version=stored["commits"],
+        rows=rows,
+        tags=tuple(stored["tags"]),
+        watermark=Watermark.model_validate(stored["watermark"]) if stored["watermark"] else None,
+        follows=stored["follows"],
+    )
 
 
 def _last_tag(known: _Known) -> str:

@@ -221,13 +221,16 @@ def append(
     the insert names are added. The table's side of the condition is the state row alone, which statistics find.
     """
     stored = {**columns, STATE: "STRING"}
-    own = _state_row({**stored, OP: "STRING"}, table, ":expected", ":run", ":state", guarded=STATE_MOVED)
-    source = own if rows is None else _with_data({**columns, STATE: "STRING"}, rows, own)
+    own = _state_row(stored, table, ":expected", ":run", ":state", guarded=STATE_MOVED)
+    source = own if rows is None else _with_data(stored, rows, own)
+    same = (
+        f"t.{name(OP)} <=> s.{name(OP)}" if OP in columns else f"(t.{name(STATE)} IS NULL) = (s.{name(STATE)} IS NULL)"
+    )
     listed = ", ".join(name(column) for column in stored)
     values = ", ".join(f"s.{name(column)}" for column in stored)
     return Statement(
         f"MERGE WITH SCHEMA EVOLUTION INTO {table} AS t\nUSING (\n{source}\n) AS s\n"
-        f"ON t.{name(OP)} <=> s.{name(OP)} AND t.{name(STATE)} IS NOT NULL AND s.{name(STATE)} IS NOT NULL\n"
+        f"ON {same} AND t.{name(STATE)} IS NOT NULL AND s.{name(STATE)} IS NOT NULL\n"
         f"WHEN MATCHED THEN UPDATE SET {_changed(STATE, RUN, LOADED_AT)}\n"
         f"WHEN NOT MATCHED THEN INSERT ({listed}) VALUES ({values})",
         {"expected": expected, "run": tag, "state": state, **binds},

@@ -8,11 +8,12 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from assets.sync import CommitInfo, Layer, Manifest, Model, Part, Watermark, WindowPlan
+from assets.sync import CommitInfo, Layer, Manifest, Model, Part, Watermark
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from assets.lakehouse.rehearsal import Rehearsal
     from assets.settings import Settings
 
 RUN = "_headrace_run"
@@ -226,9 +227,9 @@ class Lakehouse(ABC):
                 writer.write(batch.rename_columns([renamed.get(n, n) for n in batch.schema.names]).cast(schema))
         return self.commit(table, writer.parts, schema, tag=tag, replace=True, watermark=watermark)
 
-    def planned_statements(self, plan: WindowPlan) -> tuple[str, ...]:
-        """What a sync by this plan would execute on the engine, in words or as SQL, for ``headrace plan``."""
-        return ()
+    def rehearsal(self) -> Rehearsal:
+        """The same tables through an engine that changes nothing, and keeps what it would do, for ``headrace plan``."""
+        raise NotImplementedError
 
     @abstractmethod
     def scan(

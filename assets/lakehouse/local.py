@@ -29,6 +29,7 @@ from assets.sync import CommitInfo, Manifest, Part, Watermark
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from assets.lakehouse.rehearsal import Rehearsal
     from assets.settings import Settings
 
 TAGS, WATERMARK, FOLLOWS = "headrace.tags", "headrace.watermark", "headrace.follows"
@@ -110,6 +111,11 @@ class LocalLakehouse(Lakehouse):
             memory_limit=settings.memory_limit,
             retention_hours=settings.retention_hours,
         )
+
+    def rehearsal(self) -> Rehearsal:
+        from assets.lakehouse.local_rehearsal import LocalRehearsal
+
+        return LocalRehearsal(self)
 
     def uri(self, table: TableId) -> str:
         return f"{self.root}/{table.layer}/{path_part(table.connector)}__{table_slug(table.table)}"

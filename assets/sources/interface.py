@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from assets.sync import CheckResult, Chunk, ChunkRead, Column, Model, SourceTable, Watermark, WindowPlan
+from assets.sync_plan import ReadEstimate
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -244,6 +245,25 @@ class Connector(ABC):
         rows; ``"incremental"`` reads every row version that is new since
         ``plan.previous``, each once, and none that ``plan.previous`` covers.
         """
+
+    def estimate(
+        self, plan: WindowPlan, loaded: Callable[[], Iterator[pa.RecordBatch]] | None = None, *, keys: bool = False
+    ) -> ReadEstimate:
+        """What `open_read` of the plan would ask, and about how much it would bring. Reads no rows, changes nothing.
+
+        Here from the catalogue's figures; a type that can ask its source for the window's estimate does so.
+
+        Args:
+            loaded: as for `open_objects_read`.
+            keys: the keys of all rows would be read too, to find deleted ones.
+        """
+        table, all_rows = plan.table, plan.mode == "full"
+        return ReadEstimate(
+            rows=table.estimated_rows if all_rows else None,
+            bytes=table.estimated_bytes if all_rows else None,
+            statements=(f"read {table.name}" + ("" if all_rows else f" after {plan.low}"),),
+            detail="the source's catalogue" if all_rows else "",
+        )
 
     def open_objects_read(
         self, plan: WindowPlan, loaded: Callable[[], Iterator[pa.RecordBatch]]

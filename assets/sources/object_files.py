@@ -20,12 +20,16 @@ from assets.sources.file_tables import SCHEMA, FileTable, FileTablesConfig, file
 from assets.sources.interface import Connector, TableRead
 from assets.sources.object_store import ObjectStore, StoredObject, run_checks
 from assets.sync import CheckResult, Column, SourceTable, WindowPlan
+from assets.sync_plan import ReadEstimate
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from assets.sources.object_read import ObjectRead
+
 KEY = (FILE, ROW)
 SAMPLED_FILES = 5
+SHOWN_FILES = 20
 SAMPLED_TEXT_BYTES = 4 << 20
 METADATA = (
     Column(name=FILE, source_type="file name", arrow_type="string", nullable=False),
@@ -155,8 +159,23 @@ class ObjectFilesConnector(Connector):
     ) -> AbstractContextManager[TableRead]:
         return self._opened(plan, loaded)
 
+    def estimate(
+        self, plan: WindowPlan, loaded: Callable[[], Iterator[pa.RecordBatch]] | None = None, *, keys: bool = False
+    ) -> ReadEstimate:
+        """By the listing: the files that would be read, and their rows as their headers or an earlier look say."""
+        with self._opened(plan, loaded) as read:
+            files, rows = read.to_read()
+            listed = [f"GET {self.store().where}/{f.found.key} ({f.found.size} bytes)" for f in files[:SHOWN_FILES]]
+            more = [f"... and {len(files) - SHOWN_FILES} files more"] if len(files) > SHOWN_FILES else []
+            return ReadEstimate(
+                rows=rows,
+                bytes=sum(file.found.size for file in files),
+                statements=(f"LIST {self.store().where}/{self.config.prefix}", *listed, *more),
+                detail=f"the listing: {read.reader}",
+            )
+
     @contextmanager
-    def _opened(self, plan: WindowPlan, loaded: Callable[[], Iterator[pa.RecordBatch]] | None) -> Iterator[TableRead]:
+    def _opened(self, plan: WindowPlan, loaded: Callable[[], Iterator[pa.RecordBatch]] | None) -> Iterator[ObjectRead]:
         from assets.sources.object_read import ObjectRead
 
         store = self.store()

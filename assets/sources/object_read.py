@@ -265,6 +265,10 @@ class ObjectRead(FileRows):
             self._rows += batch.num_rows
             yield batch
 
+    def to_read(self) -> tuple[list[TableFile], int]:
+        """The files of this window, and their rows."""
+        return self._read, sum(self._facts_rows.get(file.found.key, 0) for file in self._read)
+
     def _settled(self) -> dict[str, TableFile | None]:
         """The files as they were read: one overwritten meanwhile in its newer version, a gone one None."""
         return {file.found.key: self._swapped.get(file.found.key, file) for file in self._read}

@@ -22,6 +22,7 @@ from assets.sources.postgres_chunks import Piece
 from assets.sources.postgres_connection import PostgresConfig, connection, explain
 from assets.sources.postgres_cursor import CursorWindow
 from assets.sync import CheckResult, Chunk, ChunkRead, Column, SourceTable, Watermark, WindowPlan
+from assets.sync_plan import ReadEstimate
 from assets.types import arrow_type
 
 if TYPE_CHECKING:
@@ -254,6 +255,19 @@ class PostgresRead(TableRead):
                 yield batch
         self._close_window()
 
+    def estimate(self, plan: WindowPlan, *, keys: bool) -> ReadEstimate:
+        """The window by the planner; nothing is read."""
+        from psycopg import sql
+
+        from assets.sources.postgres_estimate import window_estimate
+
+        more = [sql.SQL("SELECT count(*) FROM {} WHERE {}").format(self._relation, self._wanted)]
+        if keys:
+            items = sql.SQL(", ").join(sql.Identifier(name) for name in plan.key)
+            more.append(sql.SQL("SELECT {} FROM {} WHERE {}").format(items, self._relation, self._wanted))
+        query = self._select(self._columns, self._pieces[0])
+        return window_estimate(self._opened, plan, query, self._relation, self._wanted, more)
+
     def share(self) -> str | None:
         from assets.sources.postgres_snapshot import shared_snapshot
 
@@ -426,6 +440,21 @@ class PostgresConnector(Connector):
 
     def open_read(self, plan: WindowPlan) -> AbstractContextManager[TableRead]:
         return self._window(plan, None)
+
+    def estimate(
+        self, plan: WindowPlan, loaded: Callable[[], Iterator[pa.RecordBatch]] | None = None, *, keys: bool = False
+    ) -> ReadEstimate:
+        if plan.mode == "cdc":
+            held = sum(status.retained_bytes or 0 for status in self.change_status())
+            return ReadEstimate(
+                bytes=held,
+                statements=(f"logical replication of {plan.table.name} from {plan.low}",),
+                detail="the log that the slot holds, at most: of all tables that it follows, and of others",
+            )
+        with self._snapshot(plan.table) as read:  # none is captured: this makes no slot
+            if not plan.captures:
+                read.fix_window(plan)
+            return read.estimate(plan, keys=keys)
 
     def join_read(self, plan: WindowPlan, snapshot: str) -> AbstractContextManager[TableRead]:
         return self._window(plan, snapshot)

@@ -7,17 +7,21 @@ watermark keeps what each column has shown, so that a window's rows never narrow
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlencode
 
 from assets.errors import ConfigurationError, HeadraceError, NotFoundError, SourceAccessError
 from assets.sources.interface import Connector, TableRead
 from assets.sources.rest_config import Endpoint, RestConfig
 from assets.sync import CheckResult, Column, SourceTable, WindowPlan
+from assets.sync_plan import ReadEstimate
 from assets.text_columns import ColumnFacts, observe_json
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from assets.sources.rest_pages import EndpointReader
 
 SCHEMA = "api"
@@ -158,6 +162,24 @@ class RestConnector(Connector):
             )
         with RestRead(self, endpoint, short, plan.key, plan=plan) as read:
             yield read
+
+    def estimate(
+        self, plan: WindowPlan, loaded: Callable[[], Iterator[pa.RecordBatch]] | None = None, *, keys: bool = False
+    ) -> ReadEstimate:
+        """The first request; how many rows and pages follow is told by the API page by page."""
+        from assets.sources.rest_read import lowered
+
+        endpoint, _ = self.endpoint_of(plan.table.name)
+        since = self._first(endpoint)
+        if endpoint.incremental and plan.mode == "incremental" and plan.previous and plan.previous.value:
+            since = lowered(plan.previous.value, endpoint.incremental.overlap)
+        params = {name: str(value) for name, value in endpoint.params.items()}
+        if endpoint.incremental and since is not None:
+            params[endpoint.incremental.start_param] = since
+        query = f"?{urlencode(params)}" if params else ""
+        request = f"{endpoint.method} {self.config.base_url.rstrip('/')}/{endpoint.path.lstrip('/')}{query}"
+        each = f" for each row of {endpoint.parent.endpoint}" if endpoint.parent else ""
+        return ReadEstimate(statements=(f"{request}{each}, page by page",), detail="an API tells it page by page")
 
     @contextmanager
     def open_verify(self, table: SourceTable, columns: Sequence[str] | None = None) -> Iterator[TableRead]:

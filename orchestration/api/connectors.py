@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from assets.catalog.listing import MAX_LIMIT, ConnectorOrder, Page
 from assets.catalog.records import ConnectorRecord, ConnectorStatus
-from assets.sync import SourceTable
+from assets.sync import Backfill, SourceTable, TableOptions
 from orchestration.api.preconditions import IdempotencyKey, IfMatch, check, tag
 from orchestration.api.problems import responses
 from orchestration.api.routing import blocking_of, headrace_of, needs, router
-from orchestration.reports import ConnectorTest
+from orchestration.reports import ConnectorTest, PlanReport
 
 connectors = router("/connectors", "connectors")
 TEST_SECONDS, DISCOVER_SECONDS = 30, 120
@@ -149,3 +149,41 @@ async def discover(
 ) -> list[SourceTable]:
     connectors = headrace_of(request).connectors
     return list(await blocking_of(request).run(lambda: connectors.discover(name, table), DISCOVER_SECONDS))
+
+
+class PlannedSync(TableOptions):
+    """What would be synced, and how; every table where none is named."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    tables: list[str] | None = Field(default=None, max_length=1000)
+    backfill: Backfill | None = None
+    reset: bool = False
+
+
+@connectors.get(
+    "/{name}/plan",
+    openapi_extra=needs("operate"),
+    responses=responses(404, 502, 504),
+    summary="What a sync of its tables would do; nothing runs",
+)
+async def plan(
+    request: Request,
+    name: Name,
+    table: Annotated[list[str] | None, Query(max_length=1000, description="only these")] = None,
+) -> PlanReport:
+    hr = headrace_of(request)
+    return await blocking_of(request).run(lambda: hr.plan(name, table), DISCOVER_SECONDS)
+
+
+@connectors.post(
+    "/{name}/plan",
+    openapi_extra=needs("operate"),
+    responses=responses(404, 502, 504),
+    summary="What a sync with these options would do; nothing runs",
+)
+async def plan_with_options(request: Request, name: Name, asked: PlannedSync) -> PlanReport:
+    hr = headrace_of(request)
+    options = {field: getattr(asked, field) for field in PlannedSync.model_fields if field != "tables"}
+    if asked.backfill:
+        options["backfill"] = (asked.backfill.low, asked.backfill.high)
+    return await blocking_of(request).run(lambda: hr.plan(name, asked.tables, **options), DISCOVER_SECONDS)

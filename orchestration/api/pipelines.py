@@ -14,6 +14,7 @@ from orchestration.api.connectors import DISCOVER_SECONDS, Limit, Name, Offset, 
 from orchestration.api.preconditions import IdempotencyKey, IfMatch, check, tag
 from orchestration.api.problems import responses
 from orchestration.api.routing import blocking_of, headrace_of, needs, router
+from orchestration.reports import PlanReport
 
 pipelines = router("/pipelines", "pipelines")
 MAX_TABLES = 10_000
@@ -125,6 +126,23 @@ async def execute(request: Request, name: Name, idempotency_key: IdempotencyKey 
     pipelines = headrace_of(request).pipelines
     report = await blocking_of(request).run(lambda: pipelines.run(name, wait=False), DISCOVER_SECONDS)
     return StartedRun(run_id=report.run_group, workflow_ids=list(report.workflow_ids))
+
+
+@pipelines.get(
+    "/{name}/plan",
+    openapi_extra=needs("operate"),
+    responses=responses(404, 502, 504),
+    summary="What a run would do now; nothing runs",
+)
+@pipelines.post(
+    "/{name}/plan",
+    openapi_extra=needs("operate"),
+    responses=responses(404, 502, 504),
+    summary="The same, for clients that post",
+)
+async def plan(request: Request, name: Name) -> PlanReport:
+    pipelines = headrace_of(request).pipelines
+    return await blocking_of(request).run(lambda: pipelines.plan(name), DISCOVER_SECONDS)
 
 
 @pipelines.post("/{name}/pause", openapi_extra=needs("operate"), responses=responses(404), summary="Stop its schedule")

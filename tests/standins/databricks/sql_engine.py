@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from deltalake import DeltaTable, Schema, write_deltalake
 
 from tests.standins.databricks import sql_text
@@ -100,11 +101,20 @@ class SqlEngine:
         files = [file for pattern in _braces(address) for file in self._files(pattern)]
         if not files:
             raise SqlError(f"[PATH_NOT_FOUND] Path does not exist: {address}. SQLSTATE: 42K03")
-        columns = "*"
+        fields: list[list[str]] = []
         if "schema" in named:
             fields = [item.rsplit(" ", 1) for item in sql_text.split_list(sql_text.unescaped(named["schema"]))]
-            columns = ", ".join(f"CAST({name} AS {kind}) AS {name}" for name, kind in fields)
-        return "(" + " UNION ALL ".join(f"SELECT {columns} FROM parquet.`{file}`" for file in files) + ")"
+        return "(" + " UNION ALL ".join(self._read_file(file, fields) for file in files) + ")"
+
+    @staticmethod
+    def _read_file(file: str, fields: list[list[str]]) -> str:
+        """As Spark reads Parquet under a given schema: columns by name, those that the file lacks are NULL."""
+        there = {name.lower() for name in pq.read_schema(file).names}
+        columns = ", ".join(
+            f"CAST({name if parts_of(name)[0].lower() in there else 'NULL'} AS {kind}) AS {name}"
+            for name, kind in fields
+        )
+        return f"SELECT {columns or '*'} FROM parquet.`{file}`"
 
     def _files(self, pattern: str) -> list[str]:
         if pattern.startswith("/Volumes/"):
