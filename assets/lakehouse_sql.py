@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -112,6 +113,8 @@ class LakehouseSql:
         tables: what may be read, by name: see `known_tables`.
         memory_limit: DuckDB memory limit; what does not fit spills into ``scratch``.
         allowed: name patterns (``silver.shop__*``) that narrow ``tables``.
+        streams: a query that reads one table once reads it as it goes, without a copy of it. For a process that ends
+            with its query: DuckDB may still be reading when the rows wanted are there.
     """
 
     def __init__(
@@ -122,12 +125,14 @@ class LakehouseSql:
         memory_limit: str,
         scratch: Path,
         allowed: Sequence[str] = ("*",),
+        streams: bool = False,
     ) -> None:
         self._lakehouse = lakehouse
         self._tables = tables
         self._memory_limit = memory_limit
         self._scratch = scratch
         self._allowed = allowed
+        self._streams = streams
 
     def query(
         self,
@@ -181,13 +186,16 @@ class LakehouseSql:
 
         query = _parsed(sql)
         tables = self._checked(tables_of(sql))
-        with _LockedDatabase(self._memory_limit, self._scratch) as database:
-            for address, table in tables.items():
-                database.load(address, self._lakehouse, table, _columns(query))
+        with _LockedDatabase(self._memory_limit, self._scratch) as database, contextlib.ExitStack() as opened:
             timer = threading.Timer(max_seconds, database.interrupt)
             timer.daemon = True
             timer.start()
             try:
+                for address, table in tables.items():
+                    if self._streams and _reads_once(query):
+                        database.stream(address, self._lakehouse, table, _columns(query), opened)
+                    else:
+                        database.load(address, self._lakehouse, table, _columns(query))
                 take(database.execute(sql, parameters), tuple(tables))
             except duckdb.InterruptException:
                 raise QueryError(f"the query took longer than {max_seconds:.0f} s", where="query") from None
@@ -209,6 +217,15 @@ class LakehouseSql:
                 )
             found[name] = self._tables[name]
         return found
+
+
+def _reads_once(query: Any) -> bool:
+    """Whether the one table of a query is certainly scanned once: no subquery, CTE, set operation or pivot."""
+    from sqlglot import exp
+
+    several = (exp.With, exp.SetOperation, exp.Pivot, exp.Subquery)
+    selects, tables = list(query.find_all(exp.Select)), list(query.find_all(exp.Table))
+    return len(selects) == len(tables) == 1 and query.find(*several) is None
 
 
 def _columns(query: Any) -> set[str] | None:
@@ -233,17 +250,37 @@ class _LockedDatabase(ScratchDatabase):
         self._locked = False
 
     def load(self, address: str, lakehouse: Lakehouse, table: TableId, columns: set[str] | None) -> None:
+        """Copy the columns of a table."""
+        name, wanted = self._place(address, lakehouse, table, columns)
+        with lakehouse.scan(table, wanted) as rows:
+            self._db.register("incoming", rows)
+            self._db.execute(f"CREATE TABLE {name} AS SELECT * FROM incoming")
+            self._db.unregister("incoming")
+
+    def stream(
+        self,
+        address: str,
+        lakehouse: Lakehouse,
+        table: TableId,
+        columns: set[str] | None,
+        opened: contextlib.ExitStack,
+    ) -> None:
+        """Let a query read the table once, as it goes; ``opened`` holds what it reads from."""
+        name, wanted = self._place(address, lakehouse, table, columns)
+        self._db.register("incoming", opened.enter_context(lakehouse.scan(table, wanted)))
+        self._db.execute(f"CREATE VIEW {name} AS SELECT * FROM incoming")
+
+    def _place(
+        self, address: str, lakehouse: Lakehouse, table: TableId, columns: set[str] | None
+    ) -> tuple[str, list[str]]:
         if lakehouse.state(table) is None:
             raise NotFoundError(f"the table {address} was never loaded", where="query")
-        schema = lakehouse.schema(table)
+        names = lakehouse.schema(table).names
         lowered = None if columns is None else {name.lower() for name in columns}
-        wanted = [name for name in schema.names if lowered is None or name.lower() in lowered]
+        wanted = [name for name in names if lowered is None or name.lower() in lowered]
         layer, _, name = address.partition(".")
         self._db.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(layer)}")
-        with lakehouse.scan(table, wanted or schema.names[:1]) as rows:
-            self._db.register("incoming", rows)
-            self._db.execute(f"CREATE TABLE {quoted(layer)}.{quoted(name)} AS SELECT * FROM incoming")
-            self._db.unregister("incoming")
+        return f"{quoted(layer)}.{quoted(name)}", wanted or names[:1]
 
     def execute(self, sql: str, parameters: Mapping[str, Any] | None) -> Any:
         if not self._locked:

@@ -6,19 +6,25 @@ import io
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from assets.catalog.listing import Page
 from assets.errors import ConfigurationError, ConflictError, NotFoundError
 from assets.sync import Model
 
 if TYPE_CHECKING:
+    from assets.catalog.records import ConnectorRecord
     from assets.sources.upload import UploadConnector
+    from assets.uploaded_files import UploadedFiles
     from orchestration.headrace import Headrace
 
 PREVIEW_ROWS = 20
 MAX_PREVIEW_ROWS = 1000
 SAMPLES = 3
+CHANGES = 20
+"""How often an upload begins anew because another one of the same dataset came first."""
 TYPE = "upload"
 
 
@@ -94,78 +100,57 @@ class Datasets:
         """
         from assets.uploaded_files import UploadedFiles
 
-        known = self._config(name, missing_ok=True)
+        self._record(name, missing_ok=True)
         stored = UploadedFiles(self._headrace.settings.home_path)
-        entries = list(known.get("files", []))
+        received = []
         for file in files:
             if isinstance(file, tuple):
-                entries = self._with(entries, *file, stored, table, replace)
+                received.append(_received(*file, stored))
             else:
                 try:
                     with Path(file).open("rb") as opened:
-                        entries = self._with(entries, Path(file).name, opened, stored, table, replace)
+                        received.append(_received(Path(file).name, opened, stored))
                 except OSError as error:
                     raise ConfigurationError(f"the file cannot be read ({error.strerror}).", where=str(file)) from None
-        self._headrace.catalog.add_connector(name, TYPE, known | {"files": entries}, replace=True)
-        return self.show(name)
+        for attempt in range(CHANGES):
+            try:
+                return self._extended(name, received, table, replace)
+            except ConflictError:  # another upload came first: what it added stays
+                if attempt == CHANGES - 1:
+                    raise
+        raise AssertionError("unreachable")
 
-    def _with(
-        self,
-        entries: list[dict[str, Any]],
-        given: str,
-        content: IO[bytes],
-        stored: Any,
-        table: str | None,
-        replace: bool,
-    ) -> list[dict[str, Any]]:
-        from assets.sources.excel_files import sheet_names
-        from assets.sources.file_reading import MAX_WORKBOOK_BYTES
-        from assets.sources.file_tables import FORMATS, FileTable, file_kind
-        from assets.uploaded_files import plain_name
+    def _extended(self, name: str, received: Sequence[_Received], table: str | None, replace: bool) -> Dataset:
+        record = self._record(name, missing_ok=True)
+        known = record.config if record else {}
+        entries = list(known.get("files", []))
+        for file in received:
+            entries = file.added_to(entries, table, replace)
+        since = record.updated_at if record else None
+        added = self._headrace.catalog.add_connector(
+            name, TYPE, known | {"files": entries}, replace=record is not None, unchanged_since=since
+        )
+        return _dataset(added)
 
-        own = plain_name(given)
-        kind, compression = file_kind(own, FileTable(name="any", glob="*"))
-        if kind is None:
-            known = ", ".join(sorted(FORMATS))
-            raise ConfigurationError("the file's format is not known.", where=own, remedy=f"Known: {known}.")
-        sha256, size = stored.store(content, own, compression)
-        sheets: list[str | None] = [None]
-        if kind == "excel":
-            if size > MAX_WORKBOOK_BYTES:
-                raise ConfigurationError("the workbook is larger than 256 MiB.", where=own, remedy="Export it as CSV.")
-            sheets = list(sheet_names(io.BytesIO(stored.path(sha256).read_bytes()), own))
-        if any(entry["sha256"] == sha256 and table in (None, entry["table"]) for entry in entries):
-            return entries  # the same content again
-        if replace:
-            entries = [entry for entry in entries if entry["name"] != own]
-        names = {entry["name"] for entry in entries}
-        label, tables = own, {entry["table"] for entry in entries}
-        if label in names:
-            label = f"{sha256[:8]}-{own}"
-        for sheet in sheets:
-            stem = _table_name(own.partition(".")[0] + (f"_{sheet}" if len(sheets) > 1 and sheet else ""))
-            wanted, number = table or stem, 1
-            while table is None and wanted in tables:
-                number += 1
-                wanted = f"{stem}_{number}"
-            tables.add(wanted)
-            entry = {"name": label, "sha256": sha256, "size": size, "table": wanted, "format": kind}
-            entries.append(entry | {"compression": compression, "sheet": sheet})
-        return entries
-
-    def _config(self, name: str, missing_ok: bool = False) -> dict[str, Any]:
+    def _record(self, name: str, missing_ok: bool = False) -> ConnectorRecord | None:
         try:
             record = self._headrace.catalog.connector_record(name)
         except NotFoundError:
             if missing_ok:
-                return {}
+                return None
             raise
         if record.type != TYPE:
             raise ConflictError(f"{name} is a connector of type {record.type}.", remedy="Choose another name.")
-        return dict(record.config)
+        return record
 
     def list(self) -> list[Dataset]:
-        return [self.show(record.name) for record in self._headrace.connectors.list() if record.type == TYPE]
+        return [_dataset(record) for record in self._headrace.connectors.list() if record.type == TYPE]
+
+    def page(self, *, search: str | None = None, limit: int = 50, offset: int = 0) -> Page[Dataset]:
+        """One page of the datasets."""
+        found = self._headrace.connectors.page(type=TYPE, search=search, limit=limit, offset=offset)
+        items = tuple(_dataset(record) for record in found.items)
+        return Page(items=items, total=found.total, limit=found.limit, offset=found.offset)
 
     def show(self, name: str) -> Dataset:
         """One dataset.
@@ -173,18 +158,9 @@ class Datasets:
         Raises:
             NotFoundError: there is none of that name.
         """
-        files = [
-            DatasetFile(
-                name=entry["name"],
-                table=entry["table"],
-                format=entry["format"],
-                bytes=entry["size"],
-                sha256=entry["sha256"],
-                sheet=entry.get("sheet"),
-            )
-            for entry in self._config(name).get("files", [])
-        ]
-        return Dataset(name=name, files=tuple(files))
+        record = self._record(name)
+        assert record is not None
+        return _dataset(record)
 
     def preview(self, name: str, table: str | None = None, rows: int = PREVIEW_ROWS) -> Preview:
         """The first rows of a table, and a summary of each column over all its rows, without a sync.
@@ -223,6 +199,74 @@ class Datasets:
         stored = UploadedFiles(self._headrace.settings.home_path)
         for sha256 in hashes - kept:
             stored.remove(sha256)
+
+
+@dataclass(frozen=True)
+class _Received:
+    """A file that is stored by its content, and not yet in the dataset."""
+
+    name: str
+    kind: str
+    compression: str
+    sha256: str
+    size: int
+    sheets: tuple[str | None, ...]
+
+    def added_to(self, entries: list[dict[str, Any]], table: str | None, replace: bool) -> list[dict[str, Any]]:
+        if any(entry["sha256"] == self.sha256 and table in (None, entry["table"]) for entry in entries):
+            return entries  # the same content again
+        if replace:
+            entries = [entry for entry in entries if entry["name"] != self.name]
+        entries = list(entries)
+        label, tables = self.name, {entry["table"] for entry in entries}
+        if label in {entry["name"] for entry in entries}:
+            label = f"{self.sha256[:8]}-{self.name}"
+        for sheet in self.sheets:
+            stem = self.name.partition(".")[0] + (f"_{sheet}" if len(self.sheets) > 1 and sheet else "")
+            made = _table_name(stem)
+            wanted, number = table or made, 1
+            while table is None and wanted in tables:
+                number += 1
+                wanted = f"{made}_{number}"
+            tables.add(wanted)
+            entry = {"name": label, "sha256": self.sha256, "size": self.size, "table": wanted, "format": self.kind}
+            entries.append(entry | {"compression": self.compression, "sheet": sheet})
+        return entries
+
+
+def _received(given: str, content: IO[bytes], stored: UploadedFiles) -> _Received:
+    from assets.sources.excel_files import sheet_names
+    from assets.sources.file_reading import MAX_WORKBOOK_BYTES
+    from assets.sources.file_tables import FORMATS, FileTable, file_kind
+    from assets.uploaded_files import plain_name
+
+    own = plain_name(given)
+    kind, compression = file_kind(own, FileTable(name="any", glob="*"))
+    if kind is None:
+        known = ", ".join(sorted(FORMATS))
+        raise ConfigurationError("the file's format is not known.", where=own, remedy=f"Known: {known}.")
+    sha256, size = stored.store(content, own, compression)
+    sheets: list[str | None] = [None]
+    if kind == "excel":
+        if size > MAX_WORKBOOK_BYTES:
+            raise ConfigurationError("the workbook is larger than 256 MiB.", where=own, remedy="Export it as CSV.")
+        sheets = list(sheet_names(io.BytesIO(stored.path(sha256).read_bytes()), own))
+    return _Received(own, kind, compression, sha256, size, tuple(sheets))
+
+
+def _dataset(record: ConnectorRecord) -> Dataset:
+    files = [
+        DatasetFile(
+            name=entry["name"],
+            table=entry["table"],
+            format=entry["format"],
+            bytes=entry["size"],
+            sha256=entry["sha256"],
+            sheet=entry.get("sheet"),
+        )
+        for entry in record.config.get("files", [])
+    ]
+    return Dataset(name=record.name, files=tuple(files))
 
 
 def _table_name(stem: str) -> str:

@@ -46,6 +46,7 @@ from orchestration.reports import (
 if TYPE_CHECKING:
     from assets.catalog.listing import Page
     from assets.catalog.store import Catalog
+    from assets.catalog.table_states import TableState
     from assets.lakehouse.interface import Lakehouse
     from orchestration.runs import Run
     from temporal_bridge.client import TemporalClient
@@ -293,6 +294,34 @@ class Headrace:
         raise NotFoundError(
             "this table was never synced.", where=f"{connector}/{table}", remedy=f"Run: headrace sync {connector}"
         )
+
+    def table_state(self, connector: str, table: str) -> TableState:
+        """One table as its latest run left it, and whether that is late.
+
+        Raises:
+            NotFoundError: it was never synced.
+        """
+        state = self.catalog.table_state(connector, table)
+        if state is None:
+            raise NotFoundError(
+                "this table was never synced.", where=f"{connector}/{table}", remedy=f"Run: headrace sync {connector}"
+            )
+        return state
+
+    def reset_table(self, connector: str, table: str, *, wait: bool = False) -> SyncReport:
+        """Start a table anew, with the options of its pipeline, else those of its last run. Raises as `sync` does."""
+        from orchestration.dataset_run import new_run_group
+
+        state = self.table_state(connector, table)
+        run_group = new_run_group()
+        if state.pipeline is not None:
+            work = self.catalog.pipeline(state.pipeline).table_sync(table, run_group)
+        else:
+            (last,) = self.catalog.table_runs(connector, table, limit=1)
+            asked = last.options | {"connector": connector, "table": table, "run_group": run_group}
+            work = TableSync.model_validate(asked)
+        work = work.model_copy(update={"reset": True, "backfill": None})
+        return self._run(connector, run_group, [work], wait, None)
 
     def tables(self, connector: str | None = None) -> list[TableInfo]:
         """Every table that was ever synced: where it is, how many rows, how fresh.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -81,17 +82,29 @@ class Knowledge:
         *,
         active: bool = True,
         replace: bool = False,
+        unchanged_since: datetime | None = None,
     ) -> KnowledgeSource:
         """Store a source: see ``docs/knowledge.md`` for its kinds.
 
         Raises:
             ConfigurationError: the name or config is wrong.
             ConflictError: the name is taken.
+            ChangedError: ``unchanged_since`` is not its ``updated_at`` any more.
         """
-        return self._catalog.add_source(name, source, extractor, active=active, replace=replace)
+        return self._catalog.add_source(
+            name, source, extractor, active=active, replace=replace, unchanged_since=unchanged_since
+        )
 
     def sources(self) -> list[KnowledgeSource]:
         return self._catalog.sources()
+
+    def source(self, name: str) -> KnowledgeSource:
+        """One source.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        return self._catalog.source(name)
 
     def remove(self, name: str) -> None:
         """Remove a source. What was extracted of it stays in the tables.

@@ -26,7 +26,7 @@ from assets.catalog.access_records import (
 )
 from assets.catalog.listing import MAX_LIMIT, Page
 from assets.catalog.models import now
-from assets.errors import ConfigurationError, ConflictError, NotFoundError
+from assets.errors import ChangedError, ConfigurationError, ConflictError, NotFoundError
 
 TOKEN_PREFIX = "hr_"
 SETUP_LINK_HOURS = 24
@@ -118,11 +118,22 @@ class Access:
             row.password_hash = password_hash
             session.execute(delete(SessionRow).where(SessionRow.user_name == name))
 
-    def set_role(self, name: str, role: Role) -> UserRecord:
-        """Raises NotFoundError, or ConflictError where it would leave no administrator."""
+    def set_role(self, name: str, role: Role, *, was: Role | None = None) -> UserRecord:
+        """Give a user another role.
+
+        Args:
+            was: change it only where this is still the role.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            ConflictError: it would leave no administrator.
+            ChangedError: somebody else changed the role.
+        """
         _check_user(name, role)
         with self._writing() as session:
             row = _user_row(session, name)
+            if was is not None and row.role != was:
+                raise ChangedError("this user's role was changed meanwhile.", where=name, remedy="Read it again.")
             if role != "admin":
                 _keep_an_administrator(session, row)
             row.role = role

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from assets.catalog.database import open_database, reading, unreachable
 from assets.catalog.models import KnowledgeRunRow, KnowledgeSourceRow, ModelAnswerRow, now
 from assets.catalog.secrets import SecretVault
-from assets.errors import ConfigurationError, ConflictError, NotFoundError
+from assets.errors import ChangedError, ConfigurationError, ConflictError, NotFoundError
 from assets.knowledge.source_config import EndpointExtractor, KnowledgeSource
 from assets.knowledge.work import ExtractionResult, SourceExtraction
 from assets.naming import CONNECTOR_NAME
@@ -68,16 +68,19 @@ class KnowledgeCatalog:
         *,
         active: bool = True,
         replace: bool = False,
+        unchanged_since: datetime | None = None,
     ) -> KnowledgeSource:
         """Store a source.
 
         Args:
             source: config of a kind in ``assets.knowledge.source_config``, its ``kind`` included.
             extractor: default: the embedded one.
+            unchanged_since: change it only where this is still its ``updated_at``.
 
         Raises:
             ConfigurationError: name or config is wrong; the message names the field.
             ConflictError: the name is taken.
+            ChangedError: it was changed meanwhile.
         """
         if not CONNECTOR_NAME.match(name):
             raise ConfigurationError(
@@ -100,6 +103,8 @@ class KnowledgeCatalog:
                 raise ConflictError(
                     "a knowledge source of this name exists already.", where=name, remedy="Change it with --replace."
                 )
+            if unchanged_since is not None and (row is None or row.updated_at != unchanged_since):
+                raise ChangedError("this source was changed meanwhile.", where=name, remedy="Read it again.")
             if row is None:
                 row = KnowledgeSourceRow(name=name, created_at=now())
                 session.add(row)

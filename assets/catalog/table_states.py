@@ -147,6 +147,12 @@ class TableStates(ABC):
             query = _states(session).where(TableStateRow.changed_at >= since).order_by(TableStateRow.changed_at)
             return [_state(*row) for row in session.execute(query.limit(limit))]
 
+    def table_names(self, connector: str) -> list[str]:
+        """Tables of a connector that were ever synced."""
+        query = select(TableStateRow.table_name).where(TableStateRow.connector == connector)
+        with self._reading() as session:
+            return list(session.scalars(query.order_by(TableStateRow.table_name)))
+
     def table_counts(self) -> dict[str, int]:
         """How many tables are in each status; ``differing`` counts those whose last success was not equal."""
         with self._reading() as session:
@@ -178,7 +184,7 @@ def _order(order: TableOrder) -> Sequence[Any]:
     }[order]
 
 
-def _states(session: Session) -> Select[Any]:
+def _states(session: Session) -> Select[Any, Any]:
     """Rows of states, each with its ``health``. Late is told by the schedules of today's active pipelines."""
     schedule = (PipelineRow.schedule_kind, PipelineRow.schedule_expression, PipelineRow.timezone)
     scheduled = and_(PipelineRow.active, PipelineRow.schedule_kind.in_(SCHEDULED))
@@ -264,7 +270,7 @@ def _keep_state(_mapper: Any, connection: Connection, run: TableRunRow) -> None:
     proven = {*_RESULT, "succeeded_at", "synced_from"}
     insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(TableStateRow).values(row)
     given = insert.excluded
-    latest = {
+    latest: dict[str, Any] = {
         name: case((given.status == "succeeded", given[name]), else_=getattr(TableStateRow, name))
         if name in proven
         else given[name]

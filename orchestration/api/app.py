@@ -8,15 +8,32 @@ from fastapi.openapi.utils import get_openapi
 from orchestration.api import problems
 from orchestration.api.blocking import BlockingCalls
 from orchestration.api.connectors import connectors
+from orchestration.api.datasets import datasets
+from orchestration.api.kits import kit_runs, kits
+from orchestration.api.knowledge import knowledge
+from orchestration.api.people import tokens, users
 from orchestration.api.pipelines import pipelines
 from orchestration.api.problems import Problem
 from orchestration.api.runs import runs
 from orchestration.api.status_feed import StatusFeed
-from orchestration.api.tables import status, tables
+from orchestration.api.tables import sql, status, tables
 from orchestration.headrace import Headrace
 
 VERSION = "1"
-ROUTERS = (connectors, pipelines, runs, tables, status)
+ROUTERS = (
+    connectors,
+    pipelines,
+    runs,
+    tables,
+    status,
+    sql,
+    datasets,
+    knowledge,
+    kits,
+    kit_runs,
+    users,
+    tokens,
+)
 _ABOUT = (
     "Everything that `headrace` does, over HTTP. Log in as a browser does, or send `Authorization: Bearer TOKEN` "
     "with a token of `headrace tokens create`; each operation names the scope it needs (`x-required-scope`). "

@@ -24,15 +24,17 @@ IdempotencyKey = Annotated[
 ]
 
 
-def etag(updated_at: datetime) -> str:
-    return '"' + hashlib.sha256(updated_at.isoformat().encode()).hexdigest()[:20] + '"'
+def etag(version: datetime | str) -> str:
+    """``version``: when it was last changed, or all of its state."""
+    text = version if isinstance(version, str) else version.isoformat()
+    return '"' + hashlib.sha256(text.encode()).hexdigest()[:20] + '"'
 
 
-def tag(response: Response, updated_at: datetime) -> None:
-    response.headers["ETag"] = etag(updated_at)
+def tag(response: Response, version: datetime | str) -> None:
+    response.headers["ETag"] = etag(version)
 
 
-def check(if_match: str | None, updated_at: datetime, *, needed: bool = True) -> None:
+def check(if_match: str | None, version: datetime | str, *, needed: bool = True) -> None:
     """Compare with what the caller read.
 
     Raises:
@@ -42,5 +44,5 @@ def check(if_match: str | None, updated_at: datetime, *, needed: bool = True) ->
         if needed:
             raise ApiError(428, "Send If-Match with the ETag of what you read.")
         return
-    if if_match.strip() != "*" and etag(updated_at) not in [part.strip() for part in if_match.split(",")]:
+    if if_match.strip() != "*" and etag(version) not in [part.strip() for part in if_match.split(",")]:
         raise ApiError(412, "It was changed since you read it. Read it again.")

@@ -21,10 +21,14 @@ from assets.errors import (
     SourceAccessError,
     SourceUnreachableError,
 )
+from assets.lakehouse_sql import QueryError
+from orchestration.sql_box import SqlBusyError
 
 _log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 _STATUS: dict[type[HeadraceError], tuple[int, str]] = {
+    SqlBusyError: (503, "Busy"),
+    QueryError: (422, "Not valid"),
     NotFoundError: (404, "Not found"),
     ChangedError: (412, "Changed meanwhile"),
     ConflictError: (409, "Conflict"),
