@@ -111,6 +111,9 @@ class RunRow(Base):
 
     __tablename__ = "runs"
     __table_args__ = (
+        Index("ix_runs_started_at", "started_at"),
+        Index("ix_runs_connector_started_at", "connector", "started_at"),
+        Index("ix_runs_status_started_at", "status", "started_at"),
         Index("ix_runs_pipeline_started_at", "pipeline", "started_at"),
         Index(
             "ix_runs_open",

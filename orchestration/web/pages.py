@@ -13,24 +13,16 @@ from starlette.routing import BaseRoute
 
 from assets.errors import NotFoundError
 from orchestration.headrace import Headrace
+from orchestration.web.data_pages import DATA_PAGES
 from orchestration.web.routing import Page
+from orchestration.web.run_pages import RUN_PAGES
+from orchestration.web.status_pages import STATUS_PAGES
 from orchestration.web.templates import render, render_problem
 
 
 def headrace_of(request: Request) -> Headrace:
     """The installation behind this server."""
     return request.app.state.headrace
-
-
-def status(request: Request) -> HTMLResponse:
-    """What there is, at a glance."""
-    headrace = headrace_of(request)
-    return render(
-        request,
-        "home.html",
-        connectors=headrace.connectors.page(limit=100),
-        runs=headrace.catalog.run_page(limit=10).items,
-    )
 
 
 def knowledge_message(request: Request) -> HTMLResponse:
@@ -58,7 +50,9 @@ def _position(value: str | None, most: int) -> int:
 
 
 PAGES: list[BaseRoute] = [
-    Page("/", status, permission="read", title="Status"),
-    Page("/knowledge/message", knowledge_message, permission="read"),
+    *STATUS_PAGES,
+    *RUN_PAGES,
+    *DATA_PAGES,
+    Page("/knowledge/message", knowledge_message, permission="data"),
 ]
 """In the order of the navigation."""
