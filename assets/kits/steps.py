@@ -172,7 +172,8 @@ class KitSteps:
             work = extraction_input(tool, arguments, group, where)
             return ChildWork(workflow="KnowledgeExtractionWorkflow", workflow_id=child_id, input=work)
         if tool.kind == "databricks_job":
-            work = {**(tool.job or {}), **arguments}
+            given = {"name": f"{item.run.kit.name}-{item.step}", **(tool.job or {}), **arguments}
+            work = {"job": _databricks_job(given, where)}
             return ChildWork(workflow="DatabricksJobWorkflow", workflow_id=child_id, input=work)
         if tool.kind != "kit" or tool.kit is None:
             raise ToolError(f"a tool of kind {tool.kind} is no workflow", where=where)
@@ -316,3 +317,21 @@ def _outcome(stored: KitOutput, *, stored_before: bool = False, rows: int | None
         rows=rows,
         stored_before=stored_before,
     )
+
+
+def _databricks_job(given: dict[str, Any], where: str) -> dict[str, Any]:
+    """The job as its workflow takes it.
+
+    Raises:
+        ToolError: a field is missing or wrong; a workflow that cannot read its input would wait for ever.
+    """
+    from pydantic import ValidationError
+
+    from assets.databricks_job import DatabricksJob
+
+    try:
+        return DatabricksJob.model_validate(given).model_dump(mode="json")
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        told = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'job'}: {one['msg']}" for one in found[:5])
+        raise ToolError(f"this is no Databricks job: {told}", where=where, remedy="See docs/databricks.md.") from None
