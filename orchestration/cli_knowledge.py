@@ -67,13 +67,18 @@ def _origin(source: Any) -> str:
 
 @app.command("remove")
 @reports_errors
-def remove(name: NameArgument, as_json: JsonOption = False, home: HomeOption = None) -> None:
-    """Remove a source; what was extracted stays."""
-    open_headrace(home).knowledge.remove(name)
+def remove(
+    name: NameArgument,
+    erase: Annotated[bool, typer.Option("--erase", help="Take what was extracted out of the tables first.")] = False,
+    as_json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Remove a source; what was extracted stays unless it is erased."""
+    open_headrace(home).knowledge.remove(name, erase=erase)
     if as_json:
-        print_json({"removed": name})
+        print_json({"removed": name, "erased": erase})
     else:
-        print(f"Knowledge source {name} is removed; what was extracted stays.")
+        print(f"Knowledge source {name} is removed; what was extracted {'is erased' if erase else 'stays'}.")
 
 
 @app.command("extract")

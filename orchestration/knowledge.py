@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from assets.errors import NotFoundError
+from assets.errors import BridgeError, NotFoundError
 from assets.knowledge.work import ExtractionResult, KnowledgeExtraction, SourceExtraction
 from assets.sync import Model
 
@@ -106,12 +106,24 @@ class Knowledge:
         """
         return self._catalog.source(name)
 
-    def remove(self, name: str) -> None:
-        """Remove a source. What was extracted of it stays in the tables.
+    def remove(self, name: str, *, erase: bool = False) -> None:
+        """Remove a source. What was extracted of it stays in the tables, unless ``erase`` takes it out of them first.
+
+        Raw answers in Bronze belong to texts, whichever sources hold them, and stay. Earlier versions of the tables go
+        with their retention.
 
         Raises:
             NotFoundError: there is none of that name.
+            BridgeError: it could not be erased; the source is still there.
         """
+        if erase:
+            (result,) = self.extract(name, erase=True, trigger="erase").sources
+            if result.status != "succeeded":
+                raise BridgeError(
+                    f"its knowledge could not be erased: {result.error or result.reason or result.status}",
+                    where=name,
+                    remedy="Try again when the source's extraction has ended.",
+                )
         self._catalog.remove_source(name)
 
     def runs(self, source: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
@@ -125,6 +137,7 @@ class Knowledge:
         source: str | Sequence[str] | None = None,
         *,
         again: bool = False,
+        erase: bool = False,
         token_budget: int | None = None,
         wait: bool = True,
         run_group: str | None = None,
@@ -135,6 +148,7 @@ class Knowledge:
         Args:
             source: one, several, or None for every active source.
             again: every session anew; answers that are stored are not paid twice.
+            erase: instead, take every session of the sources out of the tables, with what rests on them alone.
             token_budget: of this run and each source; default: the source's own.
             wait: False returns as soon as the work is started; needs a running stack.
             run_group: identity of the work; the same one attaches to it.
@@ -161,7 +175,14 @@ class Knowledge:
         extraction = KnowledgeExtraction(
             run_group=group,
             sources=tuple(
-                SourceExtraction(source=name, run_group=group, again=again, token_budget=token_budget, trigger=trigger)
+                SourceExtraction(
+                    source=name,
+                    run_group=group,
+                    again=again,
+                    erase=erase,
+                    token_budget=token_budget,
+                    trigger=trigger,
+                )
                 for name in names
             ),
         )

@@ -85,7 +85,11 @@ class KnowledgeSteps:
         model, version = self._identity(source)
         counts: dict[str, int] = dict.fromkeys(("sessions", "messages", "changed", "changed_messages"), 0)
         with SessionPlanner(self.settings, self.lakehouse, work, f"{model}/{version}") as planner:
-            sessions = source_sessions(source, self.settings, self.catalog, self.lakehouse)
+            sessions = (
+                (session for session in ())  # as a source that has no session any more
+                if work.erase
+                else source_sessions(source, self.settings, self.catalog, self.lakehouse)
+            )
             with closing(sessions) as all_sessions:  # type: ignore[type-var]
                 changed = planner.changed(_watched(all_sessions, progress), counts, endpoint is None)
                 batches, more = planner.stage(changed, generation, attempt, endpoint is not None)

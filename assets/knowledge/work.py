@@ -21,6 +21,7 @@ class SourceExtraction(Model):
     source: str
     run_group: str
     again: bool = False
+    erase: bool = Field(default=False, description="take every session of the source out of the tables")
     token_budget: int | None = Field(default=None, ge=0, description="None: the source's own budget")
     trigger: str = "manual"
 
