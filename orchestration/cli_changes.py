@@ -19,7 +19,8 @@ def status(
     home: HomeOption = None,
 ) -> None:
     """What holds the source's log, how much it retains, and for which tables."""
-    found = open_headrace(home).catalog.connector(connector).change_status()
+    headrace = open_headrace(home)
+    found = headrace.catalog.connector(connector).change_status(headrace.connectors.followed(connector))
     if as_json:
         print_json({"streams": found})
         return

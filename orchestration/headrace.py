@@ -28,6 +28,7 @@ from assets.sync import (
     TableSync,
     VerifyLevel,
     VerifyResult,
+    Watermark,
     WriteMode,
 )
 from orchestration.datasets import Datasets
@@ -531,14 +532,16 @@ class Connectors:
         """
         return self._catalog.connector(name).discover(tables)
 
-    def _follows(self, name: str) -> bool:
-        """Whether a table of the connector is followed in mode ``cdc``."""
+    def followed(self, name: str) -> dict[str, Watermark]:
+        """The committed watermarks of the connector's tables that are followed in mode ``cdc``."""
         from assets.change_capture import follows
         from assets.lakehouse.interface import TableId
 
         lakehouse = self._headrace._lakehouse()
-        tables = (TableId(layer="bronze", connector=name, table=r.table) for r in self._catalog.latest_table_runs(name))
-        return any(state is not None and follows(state.watermark) for state in map(lakehouse.state, tables))
+        names = [run.table for run in self._catalog.latest_table_runs(name)]
+        states = {table: lakehouse.state(TableId(layer="bronze", connector=name, table=table)) for table in names}
+        found = {table: state.watermark for table, state in states.items() if state is not None}
+        return {table: watermark for table, watermark in found.items() if watermark and follows(watermark)}
 
     def remove(self, name: str, *, force: bool = False) -> None:
         """Remove a connector, and what the source keeps for mode ``cdc``; its tables in the lakehouse stay.
@@ -549,7 +552,7 @@ class Connectors:
             SourceUnreachableError, SourceAccessError: tables are followed and the source cannot be told so.
         """
         self._catalog.connector_record(name)
-        if (force or not self._catalog.pipelines(name)) and self._follows(name):
+        if (force or not self._catalog.pipelines(name)) and self.followed(name):
             try:
                 self._catalog.connector(name).stop_changes()
             except HeadraceError:

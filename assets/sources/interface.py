@@ -320,8 +320,12 @@ class Connector(ABC):
         """Remove what Headrace made at the source for these tables (None: all). Returns what was removed."""
         return []
 
-    def change_status(self) -> list[StreamStatus]:
-        """What holds the source's log, with the bytes that it retains."""
+    def change_status(self, followed: Mapping[str, Watermark] | None = None) -> list[StreamStatus]:
+        """What holds the source's log, with the bytes that it retains.
+
+        Args:
+            followed: the committed watermarks of the tables in mode ``cdc``, where the source itself knows none.
+        """
         return []
 
     @abstractmethod

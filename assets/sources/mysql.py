@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from assets.errors import ConfigurationError, WatermarkError
-from assets.sources.interface import UNFIT_COLUMN, Connector, TableRead
+from assets.sources.interface import UNFIT_COLUMN, ChangeRead, Connector, StreamStatus, TableRead
 from assets.sources.mysql_connection import MysqlConfig, connection, quoted, rows
 from assets.sync import CheckResult, Column, SourceTable, Watermark, WindowPlan
 from assets.sync_plan import ReadEstimate
@@ -241,6 +241,7 @@ class MysqlConnector(Connector):
     """A MySQL or MariaDB server."""
 
     type_name: ClassVar[str] = "mysql"
+    supports_cdc: ClassVar[bool] = True
     Config = MysqlConfig
     grants = GRANTS
     config: MysqlConfig
@@ -307,9 +308,55 @@ class MysqlConnector(Connector):
                 raise explain(error, where, self.config) from None
 
     @contextmanager
+    def _captured(self, plan: WindowPlan) -> Iterator[TableRead]:
+        """A first load in mode cdc: a snapshot, and its place in the binlog."""
+        import pymysql
+
+        from assets.sources import mysql_capture as capture
+        from assets.sources.mysql_catalogue import table_facts
+        from assets.sources.mysql_connection import explain
+        from assets.sources.mysql_snapshot import server_clock, server_identity
+
+        table = plan.table
+        where = f"{self.name}/{table.name}"
+        with connection(self.name, self.config) as opened:
+            try:
+                capture.require_capture(opened, where, self.config)
+                capture.require_followable(opened, where, table, plan.key)
+                capture.require_logged(opened, where, self.config, table.schema_name)
+                columns = capture.column_facts(opened, table)
+                clock = server_clock(opened)
+                facts = table_facts(opened, table) | {"server": server_identity(opened), "transactional": True}
+                facts["position"] = int(clock.utc.timestamp() * 1_000_000)
+                place = capture.open_snapshot_at(opened, where, self.config)
+                read = MysqlRead(self, opened, table, facts, table.columns)
+                read.key = plan.key
+                read.watermark = capture.first_position(
+                    where, self.config, facts["server"], place, columns, facts["position"]
+                )
+                read.high = place.gtid
+                yield read
+            except (pymysql.Error, OSError) as error:
+                raise explain(error, where, self.config) from None
+
+    def open_changes(self, plan: WindowPlan) -> AbstractContextManager[ChangeRead]:
+        from assets.sources.mysql_changes import open_changes
+
+        return open_changes(self.name, self.config, plan)
+
+    def change_status(self, followed: Mapping[str, Watermark] | None = None) -> list[StreamStatus]:
+        from assets.sources.mysql_capture import change_status
+
+        return change_status(self.name, self.config, followed)
+
+    @contextmanager
     def open_read(self, plan: WindowPlan) -> Iterator[TableRead]:
         from assets.sources.mysql_snapshot import TRIES
 
+        if plan.captures:
+            with self._captured(plan) as read:
+                yield read
+            return
         kind = self.cursor_kind(plan.table, plan.cursor) if plan.cursor else None
         if plan.previous and plan.mode == "incremental" and plan.previous.cursor_type != kind:
             raise WatermarkError(

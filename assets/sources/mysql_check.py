@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from assets.errors import HeadraceError
+from assets.errors import HeadraceError, SourceAccessError
 from assets.sources.mysql_catalogue import list_tables, visible_databases
-from assets.sources.mysql_connection import MysqlConfig, connection, is_mariadb, quoted, rows
+from assets.sources.mysql_connection import MysqlConfig, connection, explain, is_mariadb, quoted, rows
 from assets.sync import CheckResult
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 CONNECTING = ("network", "tls", "login")
 LARGE_ROWS = 100_000
 MOST_TRIED_TABLES = 200
+_APPLIES = "SELECT 1 FROM information_schema.processlist WHERE user = 'system user' AND command <> 'Daemon' LIMIT 1"
 Outcome = tuple[str, str]
 """What is wrong and the statement that fixes it; two empty texts where nothing is."""
 
@@ -180,7 +181,13 @@ def _cursor_index(opened: pymysql.Connection[Any], config: MysqlConfig) -> Outco
 
 
 def _binlog(opened: pymysql.Connection[Any], config: MysqlConfig) -> Outcome:
-    names = ("log_bin", "binlog_format", "binlog_row_image", "binlog_row_metadata", "gtid_mode", "server_id")
+    return binlog_prerequisites(opened, config)
+
+
+def binlog_prerequisites(opened: pymysql.Connection[Any], config: MysqlConfig) -> Outcome:
+    """What the server's binlog lacks to be followed."""
+    names = ["log_bin", "binlog_format", "binlog_row_image", "binlog_row_metadata", "gtid_mode", "log_slave_updates"]
+    names += ["log_replica_updates", "binlog_row_value_options"]
     marks = ", ".join(["%s"] * len(names))
     found = dict(rows(opened, f"SHOW GLOBAL VARIABLES WHERE variable_name IN ({marks})", names))
     problems, fixes = [], []
@@ -188,6 +195,7 @@ def _binlog(opened: pymysql.Connection[Any], config: MysqlConfig) -> Outcome:
         problems.append("the binlog is off")
         fixes.append("Start the server with log_bin and a server_id.")
     wanted = {"binlog_format": "ROW", "binlog_row_image": "FULL", "binlog_row_metadata": "FULL"}
+    wanted["binlog_row_value_options"] = ""
     for variable, value in wanted.items():
         if variable in found and found[variable].upper() != value:
             problems.append(f"{variable} is {found[variable]}")
@@ -196,7 +204,27 @@ def _binlog(opened: pymysql.Connection[Any], config: MysqlConfig) -> Outcome:
         problems.append(f"gtid_mode is {found.get('gtid_mode', 'OFF')}")
         steps = ("enforce_gtid_consistency = ON", "gtid_mode = OFF_PERMISSIVE", "gtid_mode = ON_PERMISSIVE")
         fixes += [f"SET GLOBAL {step};" for step in (*steps, "gtid_mode = ON")]
+    updates = found.get("log_replica_updates") or found.get("log_slave_updates")
+    if updates == "OFF" and rows(opened, _APPLIES):
+        problems.append("the server is a replica that does not log what it applies")
+        fixes.append("Start it with log_slave_updates (MySQL 8.0.26: log_replica_updates), or connect to its source.")
     return "; ".join(problems), "\n".join(fixes)
+
+
+def replication_grant(name: str, config: MysqlConfig, rights: list[str]) -> str:
+    """The GRANT for the login as the server knows it."""
+    with connection(name, config) as opened:
+        return f"GRANT {', '.join(rights)} ON *.* TO {account(opened)};"
+
+
+def refused(error: Exception, opened: pymysql.Connection[Any], name: str, config: MysqlConfig) -> HeadraceError:
+    """The server's refusal to tell of its binlog, with the GRANT."""
+    if error.args[:1] != (1227,):
+        return explain(error, name, config)
+    right = "BINLOG MONITOR" if is_mariadb(opened) else "REPLICATION CLIENT"
+    return SourceAccessError(
+        f"login {config.user} may not see the binlog", where=name, remedy=f"GRANT {right} ON *.* TO {account(opened)};"
+    )
 
 
 def _replication_grants(opened: pymysql.Connection[Any], config: MysqlConfig) -> Outcome:

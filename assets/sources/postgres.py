@@ -488,7 +488,7 @@ class PostgresConnector(Connector):
 
         return stop_changes(self.name, self.config, tables)
 
-    def change_status(self) -> list[StreamStatus]:
+    def change_status(self, followed: Mapping[str, Watermark] | None = None) -> list[StreamStatus]:
         from assets.sources.postgres_capture import change_status
 
         return change_status(self.name, self.config)
