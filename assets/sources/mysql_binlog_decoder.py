@@ -13,7 +13,7 @@ from assets.arrow_compute import arrow_compute
 from assets.errors import SchemaChangedError, StreamLostError, UnsupportedTableError
 from assets.sources import mysql_binlog_events as log
 from assets.sources.interface import BATCH_ROWS, UNFIT_COLUMN, ChangeBatch
-from assets.sources.mysql_binlog_rows import Convert, Images, LoggedColumn, OldTimeFormatError, Values, decoded
+from assets.sources.mysql_binlog_rows import Convert, Images, LoggedColumn, Values, declared_size, decoded
 from assets.sources.mysql_capture import ColumnFacts
 from assets.sources.mysql_connection import quoted
 from assets.sources.mysql_text import RowParser
@@ -57,6 +57,7 @@ class _Layout:
                     remedy=now.remedy,
                 )
             names = tuple(facts.name for facts in now.facts)
+        self._require_known_times(names, now)
         places = {name.lower(): place for place, name in enumerate(names)}
         self.place_of: dict[str, int] = {}
         for logged in now.columns:
@@ -74,6 +75,18 @@ class _Layout:
             raise SchemaChangedError(
                 f"the key column {untold[0]} was added since the last sync", where=now.where, remedy=now.remedy
             )
+
+    def _require_known_times(self, names: tuple[str, ...], now: TableNow) -> None:
+        """MariaDB's format of before MySQL 5.6 does not tell how long a fraction of a second is."""
+        sizes = {facts.name.lower(): declared_size(facts.column_type) for facts in now.facts}
+        for name, kind in zip(names, self.described.types, strict=True):
+            if kind in (log.TIME, log.DATETIME, log.TIMESTAMP) and sizes.get(name.lower()):
+                relation = f"{quoted(now.schema)}.{quoted(now.table)}"
+                raise UnsupportedTableError(
+                    f"the fractions of a second of column {name} are stored in MariaDB's old format",
+                    where=now.where,
+                    remedy=f"SET GLOBAL mysql56_temporal_format = ON; ALTER TABLE {relation} FORCE; then --reset.",
+                )
 
 
 class _Group:
@@ -200,15 +213,7 @@ class ChangeDecoder:
         groups, self._groups = self._groups, {}
         self._rows = self._bytes = 0
         for (_, kind), group in groups.items():
-            try:
-                yield from self._batches(kind, group)
-            except OldTimeFormatError:
-                relation = f"{quoted(self.table.schema)}.{quoted(self.table.table)}"
-                raise UnsupportedTableError(
-                    "a time with fractions is stored in MariaDB's old format",
-                    where=self.table.where,
-                    remedy=f"SET GLOBAL mysql56_temporal_format = ON; ALTER TABLE {relation} FORCE; then --reset.",
-                ) from None
+            yield from self._batches(kind, group)
 
     def _batches(self, kind: int, group: _Group) -> Iterator[ChangeBatch]:
         columns = group.images.columns(list(group.layout.place_of.values()))

@@ -12,7 +12,6 @@ import uuid
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from assets.sources.mysql_json import json_texts
 from assets.sync import Column
 from assets.types import arrow_type
 
-_PADDING = 16
+_PADDING = 64  # what a NULL at the end may seem to reach: a decimal of 65 digits
 _SIZES = {log.TINY: 1, log.YEAR: 1, log.SHORT: 2, log.INT24: 3, log.LONG: 4, log.LONGLONG: 8, log.FLOAT: 4}
 _SIZES |= {log.DOUBLE: 8, log.DATE: 3, log.NEWDATE: 3, log.TIMESTAMP: 4, log.DATETIME: 8, log.TIME: 3}
 _FRACTIONAL = {log.TIMESTAMP2: 4, log.DATETIME2: 5, log.TIME2: 3}
@@ -55,6 +54,7 @@ KINDS = {
     "vector": {log.VECTOR, log.VARCHAR},
 }
 """By ``information_schema.columns.data_type`` the types in the log. Texts and bytes: `_TEXTUAL`; else geometry."""
+_ZEROS = re.compile("0+")
 _TEXT_NAMES = re.compile(r"(?:n?char|n?varchar|(?:tiny|medium|long)?(?:text|blob)|(?:var)?binary|xmltype)\Z")
 Convert = Callable[[pa.Array, str], tuple[pa.Array, pa.Array]]
 """Binary values of a character set as UTF-8, and the hex of those that lose something, else NULL."""
@@ -74,9 +74,14 @@ class LoggedColumn:
         return kind in (_TEXTUAL if _TEXT_NAMES.match(self.data_type) else {log.GEOMETRY})
 
     @property
-    def fraction(self) -> int:
-        found = re.search(r"\((\d+)\)", self.column.source_type)
-        return int(found[1]) if found else 0
+    def size(self) -> int:
+        return declared_size(self.column.source_type)
+
+
+def declared_size(source_type: str) -> int:
+    """The number in ``datetime(3)``, ``binary(16)``; 0 where there is none."""
+    found = re.search(r"\((\d+)\)", source_type)
+    return int(found[1]) if found else 0
 
 
 def members(source_type: str) -> list[str]:
@@ -248,7 +253,7 @@ def decoded(values: Values, logged: LoggedColumn, convert: Convert) -> tuple[pa.
     elif name == "decimal":
         array = _decimals(values, kind)
     elif name == "bit":
-        digits = logged.fraction or 1
+        digits = logged.size or 1
         numbers = values.big(int(values.lengths.max(initial=0))).view(np.uint64)
         array = _texts(values, lambda: [f"{number:0{digits}b}" for number in numbers.tolist()])
     elif name in ("date", "datetime", "timestamp", "time"):
@@ -334,9 +339,7 @@ def _fraction(values: Values, first: int) -> Any:
 
 def _moments(values: Values, logged: LoggedColumn, kind: pa.DataType) -> pa.Array:
     rows = values.begin.size
-    fraction = logged.fraction
-    if values.kind in (log.TIME, log.DATETIME, log.TIMESTAMP) and fraction:
-        raise OldTimeFormatError
+    fraction = logged.size
     zeros = np.zeros(rows, np.int64)
     if logged.data_type == "time":
         return _texts(values, lambda: _times(values, fraction))
@@ -392,10 +395,6 @@ def pc_assume_utc(moments: pa.Array) -> pa.Array:
     return arrow_compute().assume_timezone(moments, "UTC")
 
 
-class OldTimeFormatError(Exception):
-    """A fraction of a second in MariaDB's format of before MySQL 5.6."""
-
-
 def _times(values: Values, fraction: int) -> list[str]:
     if values.kind == log.TIME:
         numbers = values.little(3)
@@ -422,9 +421,9 @@ def _times(values: Values, fraction: int) -> list[str]:
 def _members(values: Values, logged: LoggedColumn) -> pa.Array:
     names = members(logged.column.source_type)
     size = int(values.lengths.max(initial=0))
-    numbers = values.little(size)
+    numbers = np.where(values.null, 0, values.little(size))
     if logged.data_type == "enum":
-        if numbers.size and int(numbers[~values.null].max(initial=0)) > len(names):
+        if int(numbers.max(initial=0)) > len(names):
             raise log.MalformedEventError("an enum has more members in the log")
         return pa.array(["", *names], pa.string()).take(pa.array(numbers, mask=values.null))
     known: dict[int, str] = {}
@@ -453,7 +452,7 @@ def _strings(values: Values, logged: LoggedColumn, convert: Convert) -> tuple[pa
         return _each(array, lambda v: inet_text(v.ljust(width, b"\0")).encode()), None
     if logged.column.rule == "bytes":
         if name == "binary":  # the log leaves zeros at the end out
-            width = logged.fraction or 1
+            width = logged.size or 1
             array = _each(array, lambda v: v.ljust(width, b"\0"))
         return array, None
     if logged.column.rule == "converted" or logged.charset == "latin1":
@@ -465,16 +464,18 @@ def _strings(values: Values, logged: LoggedColumn, convert: Convert) -> tuple[pa
 
 
 def inet_text(packed: bytes) -> str:
-    """As MariaDB prints an address."""
-    address = ip_address(packed)
-    if address.version == 4:
-        return str(address)
-    mapped = address.ipv4_mapped
-    if mapped is not None:
-        return f"::ffff:{mapped}"
-    if not any(packed[:12]) and any(packed[12:14]):
-        return f"::{ip_address(packed[12:])}"
-    return str(address)
+    """As MariaDB prints an address: the longest run of zeros is left out, were it a single one."""
+    if len(packed) == 4:
+        return ".".join(map(str, packed))
+    words = [int.from_bytes(packed[i : i + 2], "big") for i in range(0, 16, 2)]
+    length, at = max(
+        ((len(run[0]), -run.start()) for run in _ZEROS.finditer("".join("0x"[w > 0] for w in words))), default=(0, 1)
+    )
+    at = -at
+    if at == 0 and (length == 6 or (length == 5 and words[5] == 0xFFFF)):
+        return f"::{'ffff:' if length == 5 else ''}{'.'.join(map(str, packed[12:]))}"
+    texts = [f"{word:x}" for word in words]
+    return f"{':'.join(texts[:at])}::{':'.join(texts[at + length :])}" if length else ":".join(texts)
 
 
 def _each(array: pa.Array, change: Callable[[bytes], bytes]) -> pa.Array:

@@ -359,6 +359,8 @@ def open_changes(connector: str, config: MysqlConfig, plan: WindowPlan) -> Itera
             )
     except StreamLostError as error:
         raise StreamLostError(error.what, where=where, remedy=remedy) from None
+    except log.MalformedEventError as error:
+        raise StreamLostError(f"the binlog cannot be read: {error}", where=where, remedy=remedy) from None
 
 
 def _logged(plan: WindowPlan, facts: Sequence[ColumnFacts], where: str) -> tuple[LoggedColumn, ...]:
