@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install system-packages demo up test test-all lint bench constraints clean
+.PHONY: help install system-packages snowflake-standin demo up test test-all lint bench constraints clean
 
 help:
 	@echo "make demo      the main job on real input, worker killed on the way, ends with the proof"
@@ -55,10 +55,18 @@ system-packages:
 		fi; \
 	fi
 
-test: lint system-packages
+# The Snowflake stand-in of the tests, in an environment of its own: it wants other releases than Headrace.
+snowflake-standin: .venv-fakesnow/.installed
+
+.venv-fakesnow/.installed: tests/standins/snowflake/constraints.txt | install
+	$(PYTHON) -m venv --clear .venv-fakesnow
+	.venv-fakesnow/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes --no-deps -r $<
+	@touch $@
+
+test: lint system-packages snowflake-standin
 	$(PY) -m pytest -q -m "not slow and not live"
 
-test-all: lint system-packages
+test-all: lint system-packages snowflake-standin
 	$(PY) -m pytest -q -m "not live"
 
 bench: install
@@ -67,6 +75,8 @@ bench: install
 constraints:
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --generate-hashes \
 		--no-emit-index-url --no-annotate --no-header --quiet -o constraints.txt
+	uv pip compile tests/standins/snowflake/requirements.in --universal --python-version 3.11 --upgrade --generate-hashes \
+		--no-emit-index-url --no-annotate --no-header --quiet -o tests/standins/snowflake/constraints.txt
 
 clean:
-	rm -rf $(VENV) .venv-bench .demo .pytest_cache .ruff_cache headrace.egg-info
+	rm -rf $(VENV) .venv-bench .venv-fakesnow .demo .pytest_cache .ruff_cache headrace.egg-info

@@ -10,10 +10,25 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Rule = Literal["typed", "text", "padded", "integer", "money", "real", "bits", "bytes", "converted"]
+Rule = Literal[
+    "typed",
+    "text",
+    "padded",
+    "integer",
+    "money",
+    "real",
+    "bits",
+    "bytes",
+    "converted",
+    "moment",
+    "instant",
+    "json",
+    "ewkb",
+]
 """How a column is selected: as it is, as text, as text with its blanks, as int8, as a decimal. On MySQL also: a float
 with all its digits, a bit field in binary digits, bytes as they are, text that the server converts from another
-character set (and tells which values it could not)."""
+character set (and tells which values it could not). On Snowflake also: a time in digits, an instant in UTC in digits,
+JSON text, a shape as EWKB."""
 
 _DECIMAL = re.compile(r"decimal128\((\d+), (\d+)\)\Z")
 
@@ -193,6 +208,50 @@ def mysql_contract(
     return rule.becomes, rule.rule
 
 
+SNOWFLAKE: tuple[TypeRule, ...] = (
+    TypeRule("NUMBER(p, 0), p <= 18", "int64", "the same"),
+    TypeRule("NUMBER(p, s)", "decimal128(p, s)", "the same; INT, BIGINT and the like are NUMBER(38, 0)"),
+    TypeRule("FLOAT", "double", "the same bits; NaN and infinities stay"),
+    TypeRule("TEXT", "string", "VARCHAR, CHAR, STRING and the like: the same"),
+    TypeRule("BOOLEAN", "bool", "the same"),
+    TypeRule("BINARY", "binary", "the same bytes"),
+    TypeRule("DATE", "date32[day]", f"years 1 to 9999; others: {UNFIT}"),
+    TypeRule(
+        "TIMESTAMP_NTZ", "timestamp[us]", f"a fraction below a microsecond, other years: {UNFIT}, nine digits", "moment"
+    ),
+    TypeRule("TIMESTAMP_LTZ", "timestamp[us, tz=UTC]", "the instant; as above", "moment"),
+    TypeRule("TIMESTAMP_TZ", "timestamp[us, tz=UTC]", "the instant, its offset is not kept; as above", "instant"),
+    TypeRule("VARIANT", "string", "compact JSON; the JSON value null is the text `null`", "json"),
+    TypeRule("OBJECT", "string", "compact JSON, structured ones too", "json"),
+    TypeRule("ARRAY", "string", "compact JSON, structured ones too", "json"),
+    TypeRule("MAP", "string", "compact JSON", "json"),
+    TypeRule("VECTOR", "string", "a JSON array of its elements", "json"),
+    TypeRule("GEOGRAPHY", "binary", "EWKB, the SRID in it", "ewkb"),
+    TypeRule("GEOMETRY", "binary", "EWKB, the SRID in it", "ewkb"),
+)
+SNOWFLAKE_TEXT = (
+    ("TIME", "Delta has no time type; as many fractional digits as declared"),
+    ("DECFLOAT", "38 digits with an exponent of their own"),
+    ("UUID, INTERVAL, every other type", "as the server casts them to VARCHAR"),
+)
+SNOWFLAKE_REFUSED = frozenset(["FILE", "UNSTRUCTURED"])
+_SNOWFLAKE = {rule.source: rule for rule in SNOWFLAKE}
+
+
+def snowflake_contract(type_name: str, precision: int | None = None, scale: int | None = None) -> tuple[str, Rule]:
+    """What a Snowflake type becomes: the contract type as text, and how it is selected.
+
+    Args:
+        type_name: ``INFORMATION_SCHEMA.COLUMNS.DATA_TYPE``.
+    """
+    if type_name == "NUMBER" and precision is not None:
+        if not scale and precision <= 18:
+            return "int64", "typed"
+        return f"decimal128({precision}, {scale or 0})", "typed"
+    rule = _SNOWFLAKE.get(type_name)
+    return (rule.becomes, rule.rule) if rule else ("string", "text")
+
+
 FILES: tuple[TypeRule, ...] = (
     TypeRule("bool", "bool", "the same"),
     TypeRule("int8, uint8, int16", "int16", "the same numbers"),
@@ -292,6 +351,17 @@ def types_page() -> str:
         "| geometry and its kinds | binary | four bytes of SRID, then WKB: what the server stores |",
         *(f"| {names} | string | {why} |" for names, why in MYSQL_TEXT),
         "| a generated or invisible column | what its type becomes | read like any other |",
+        "",
+        "## Snowflake",
+        "",
+        "The session's `TIMEZONE` is UTC. A cursor is compared at the source in all nine digits. A key column with a",
+        "value that does not fit its type is refused.",
+        "",
+        "| type | becomes | why |",
+        "|---|---|---|",
+        *(f"| `{rule.source}` | {rule.becomes} | {rule.why} |" for rule in SNOWFLAKE),
+        *(f"| {names} | string | {why} |" for names, why in SNOWFLAKE_TEXT),
+        "| FILE | the table is refused | what it names lies in a stage |",
         "",
         "## Files: Parquet",
         "",

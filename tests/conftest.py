@@ -15,6 +15,9 @@ from tests.servers.databricks_server import DatabricksServer
 from tests.servers.gcs_server import GcsServer
 from tests.servers.mariadb_server import MISSING, MariadbServer, mariadb_programs
 from tests.servers.s3_server import S3Server
+from tests.servers.snowflake_server import MISSING as SNOWFLAKE_MISSING
+from tests.servers.snowflake_server import PYTHON as SNOWFLAKE_PYTHON
+from tests.servers.snowflake_server import SnowflakeServer
 from tests.servers.temporal_server import TemporalServer
 
 
@@ -83,6 +86,24 @@ def databricks(server_folder: Path) -> Iterator[DatabricksServer]:
     """The Databricks stand-in for the session: ``url``, ``token``, ``settings()``, failpoints."""
     with DatabricksServer(server_folder / "databricks") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def snowflake_server(server_folder: Path) -> Iterator[SnowflakeServer]:
+    """The Snowflake stand-in for the session: ``config(database)``, users, ``execute()``, rules."""
+    if not SNOWFLAKE_PYTHON.exists():
+        pytest.skip(SNOWFLAKE_MISSING)
+    with SnowflakeServer(server_folder / "snowflake") as server:
+        yield server
+
+
+@pytest.fixture
+def snowflake_database(snowflake_server: SnowflakeServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty database of the Snowflake stand-in, which may be reached on loopback; dropped after the test."""
+    monkeypatch.setenv("HEADRACE_URL_ALLOW", "127.0.0.1")
+    name = snowflake_server.create_database()
+    yield name
+    snowflake_server.drop_database(name)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,8 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from assets.connector_pages import connector_pages
 from assets.settings_page import settings_page
 
@@ -22,11 +24,12 @@ def test_connector_pages_are_current() -> None:
     assert written == connector_pages(), "run: python -m assets.connector_pages docs/connectors"
 
 
-def test_constraints_pin_and_hash_every_package_and_name_no_address() -> None:
-    text = (ROOT / "constraints.txt").read_text()
+@pytest.mark.parametrize("file", ["constraints.txt", "tests/standins/snowflake/constraints.txt"])
+def test_constraints_pin_and_hash_every_package_and_name_no_address(file: str) -> None:
+    text = (ROOT / file).read_text()
     pins = re.findall(r"^([a-z0-9-]+)==\S+", text, flags=re.MULTILINE)
     blocks = re.split(r"^(?=[a-z0-9-]+==)", text, flags=re.MULTILINE)[1:]
-    assert len(pins) == len(blocks) > 50
+    assert len(pins) == len(blocks) > 30
     assert all("--hash=sha256:" in block for block in blocks)
     assert not re.search(r"://|--index|--find-links|^-|@ ", text, flags=re.MULTILINE)
 

@@ -349,6 +349,7 @@ CONNECTOR_TYPES = {
     "gcs": "assets.sources.gcs:GcsConnector",
     "s3": "assets.sources.s3:S3Connector",
     "mysql": "assets.sources.mysql:MysqlConnector",
+    "snowflake": "assets.sources.snowflake:SnowflakeConnector",
 }
 """Where each connector type is, ``module:class``."""
 

@@ -1,0 +1,260 @@
+"""Connector type ``snowflake``: full refresh, incremental reading with a bounded re-read, and the CHANGES clause."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from assets.errors import ConfigurationError, WatermarkError
+from assets.sources.interface import UNFIT_COLUMN, ChangeRead, Connector, TableRead
+from assets.sources.snowflake_connection import SnowflakeConfig, connection, rows
+from assets.sources.snowflake_names import exact, folded, quoted, relation
+from assets.sync import CheckResult, Column, SourceTable, Watermark, WindowPlan
+from assets.types import arrow_type
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from snowflake.connector import SnowflakeConnection
+
+    from assets.sources.snowflake_snapshot import Snapshot
+
+GRANTS = """\
+CREATE ROLE IF NOT EXISTS HEADRACE;
+CREATE USER IF NOT EXISTS HEADRACE TYPE = SERVICE RSA_PUBLIC_KEY = '...' DEFAULT_ROLE = HEADRACE;
+GRANT ROLE HEADRACE TO USER HEADRACE;
+GRANT USAGE ON WAREHOUSE LOAD_WH TO ROLE HEADRACE;
+GRANT USAGE ON DATABASE SHOP TO ROLE HEADRACE;
+GRANT USAGE ON ALL SCHEMAS IN DATABASE SHOP TO ROLE HEADRACE;
+GRANT USAGE ON FUTURE SCHEMAS IN DATABASE SHOP TO ROLE HEADRACE;
+GRANT SELECT ON ALL TABLES IN DATABASE SHOP TO ROLE HEADRACE;
+GRANT SELECT ON FUTURE TABLES IN DATABASE SHOP TO ROLE HEADRACE;
+GRANT SELECT ON ALL VIEWS IN DATABASE SHOP TO ROLE HEADRACE;
+GRANT SELECT ON FUTURE VIEWS IN DATABASE SHOP TO ROLE HEADRACE;
+-- for cdc, each table's owner:
+ALTER TABLE SHOP.PUBLIC.ORDERS SET CHANGE_TRACKING = TRUE;
+"""
+
+
+class SnowflakeRead(TableRead):
+    """One table in one snapshot."""
+
+    def __init__(
+        self,
+        connector: SnowflakeConnector,
+        opened: SnowflakeConnection,
+        table: SourceTable,
+        snapshot: Snapshot,
+        columns: Sequence[Column],
+    ) -> None:
+        import pyarrow as pa
+
+        self._connector, self._opened, self._table, self._snapshot = connector, opened, table, snapshot
+        self._relation = relation(connector.database, table.schema_name, table.table_name)
+        self._where = "TRUE"
+        self._columns = columns
+        fields = [pa.field(c.name, arrow_type(c.arrow_type)) for c in columns]
+        self.schema = pa.schema([*fields, pa.field(UNFIT_COLUMN, pa.string())])
+        self.position = snapshot.position
+        self.careful = False
+        self.reader = "arrow" + (f" (without a snapshot: {snapshot.reason})" if snapshot.reason else "")
+        self.low = self.high = None
+        self.watermark = None
+        self._future = 0
+        self._parsers: list[Any] = []
+        self.key: tuple[str, ...] = ()
+
+    def _query(self, columns: Sequence[Column], where: str) -> str:
+        from assets.sources.snowflake_arrow import selected
+
+        items = ", ".join(selected(c, careful=self.careful) for c in columns)
+        return f"SELECT {items} FROM {self._relation}{self._snapshot.at} WHERE {where}"
+
+    def _batches(self, columns: Sequence[Column], schema: pa.Schema, where: str) -> Iterator[pa.RecordBatch]:
+        from assets.sources.snowflake_arrow import ArrowParser, result_batches
+
+        parser = ArrowParser(f"{self._connector.name}/{self._table.name}", columns, schema, self.key)
+        self._parsers = [parser]
+        with closing(self._opened.cursor()) as cursor:
+            cursor.execute(self._query(columns, where))
+            for arrays in result_batches(cursor):
+                yield parser.batch(arrays)
+
+    def narrow(self, plan: WindowPlan, kind: str) -> None:
+        """Read what may be new since ``plan.previous``: from somewhat before its cursor value on, or all rows."""
+        from assets.sources.snowflake_snapshot import all_rows_reason, bound, reread_from
+
+        assert plan.previous is not None
+        self.rereads = True
+        self.reread_reason = all_rows_reason(plan.previous, kind, self._snapshot)
+        if self.reread_reason:
+            return
+        self.reread_low = reread_from(plan.previous, kind, self._connector.config.overlap_seconds)
+        cursor = quoted(exact(plan.cursor or ""))
+        self._where = f"({cursor} >= {bound(kind, self.reread_low)} OR {cursor} IS NULL)"
+
+    def fix_window(self, plan: WindowPlan, kind: str | None) -> None:
+        """Fix ``high`` in this snapshot: the greatest cursor that does not lie beyond the server's clock."""
+        from assets.sources.snowflake_arrow import selected
+        from assets.sources.snowflake_snapshot import ZONES, bound, is_time, later, normalized
+
+        previous = plan.previous if plan.mode == "incremental" else None
+        snapshot = self._snapshot
+        self.low = plan.low
+        value = previous.value if previous else None
+        if plan.cursor and kind:
+            column = next(c for c in self._table.columns if c.name == plan.cursor)
+            cursor = quoted(exact(plan.cursor))
+            limit, ahead = "", ""
+            if is_time(kind):
+                latest = snapshot.clock if "UTC" in kind else snapshot.clock + ZONES
+                size = 10 if kind.startswith("date") else 26
+                limit = f"WHERE {cursor} <= {bound(kind, f'{snapshot.clock:%Y-%m-%d %H:%M:%S.%f}'[:size])}"
+                ahead = f"{cursor} > {bound(kind, f'{latest:%Y-%m-%d %H:%M:%S.%f}'[:size])}"
+            shown = selected(column).replace(cursor, f"MAX({cursor})", 1)
+            ((found,),) = rows(self._opened, f"SELECT {shown} FROM {self._relation}{snapshot.at} {limit}")
+            if found is not None:
+                text = normalized(kind, str(found))
+                if value is None or later(kind, text, value):
+                    value = text
+            if ahead:
+                query = f"SELECT COUNT(*) FROM {self._relation}{snapshot.at} WHERE {ahead} AND {self._where}"
+                ((self._future,),) = rows(self._opened, query)
+        self.high = value
+        position = {"account": snapshot.account, "created": snapshot.created}
+        unmoved = previous is not None and previous.value == value and not self.reread_reason
+        new = Watermark(cursor=plan.cursor, cursor_type=kind, value=value, position=position)
+        self.watermark = previous if unmoved else new
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        return self._batches(self._columns, self.schema, self._where)
+
+    def keys(self) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        by_name = {c.name: c for c in self._table.columns}
+        columns = [by_name[name] for name in self.key]
+        fields = [pa.field(c.name, arrow_type(c.arrow_type)) for c in columns]
+        schema = pa.schema([*fields, pa.field(UNFIT_COLUMN, pa.string())])
+        for batch in self._batches(columns, schema, "TRUE"):
+            yield batch.select(list(self.key))
+
+    def source_rows(self) -> int | None:
+        if not self._snapshot.at:
+            return None  # rows may have come since
+        ((count,),) = rows(self._opened, f"SELECT COUNT(*) FROM {self._relation}{self._snapshot.at}")
+        return int(count)
+
+    @property
+    def future_rows(self) -> int:
+        return self._future
+
+    @property
+    def unfit_values(self) -> int:
+        return sum(parser.unfit_values for parser in self._parsers)
+
+
+class SnowflakeConnector(Connector):
+    """A database of a Snowflake account."""
+
+    type_name: ClassVar[str] = "snowflake"
+    supports_cdc: ClassVar[bool] = True
+    Config = SnowflakeConfig
+    grants = GRANTS
+    config: SnowflakeConfig
+
+    @property
+    def database(self) -> str:
+        """The database's exact name."""
+        return folded(self.config.database)
+
+    @property
+    def schemas(self) -> list[str] | None:
+        return None if self.config.schemas is None else [folded(name) for name in self.config.schemas]
+
+    def check(self) -> list[CheckResult]:
+        from assets.sources.snowflake_check import check_snowflake
+
+        return check_snowflake(self.name, self.config)
+
+    def discover(self, tables: Sequence[str] | None = None) -> list[SourceTable]:
+        from assets.sources.snowflake_catalogue import list_tables
+
+        with connection(self.name, self.config) as opened:
+            return list_tables(opened, self.name, self.database, self.schemas, tables)
+
+    def probe(self, tables: Sequence[str]) -> str:
+        from assets.sources.snowflake_probe import change_probe
+
+        with connection(self.name, self.config) as opened:
+            return change_probe(opened, self.database, tables)
+
+    def cursor_kind(self, table: SourceTable, cursor: str) -> str:
+        """The cursor's contract type.
+
+        Raises:
+            ConfigurationError: the column is not there, or its type has no order that can be trusted.
+        """
+        from assets.sources.snowflake_catalogue import CURSOR_TYPES
+
+        where = f"{self.name}/{table.name}"
+        kind = next((c.arrow_type for c in table.columns if c.name == cursor), None)
+        if kind is None:
+            raise ConfigurationError(
+                f"the cursor column {cursor} is not there", where=where, remedy="Correct --cursor."
+            )
+        if kind not in CURSOR_TYPES and not (kind.startswith("decimal") and kind.endswith(", 0)")):
+            raise ConfigurationError(
+                f"column {cursor} cannot be a cursor: it is stored as {kind}",
+                where=where,
+                remedy="Name a timestamp, date or integer column with --cursor.",
+            )
+        return kind
+
+    @contextmanager
+    def _snapshot(self, table: SourceTable, columns: Sequence[Column]) -> Iterator[SnowflakeRead]:
+        from assets.sources.snowflake_snapshot import open_snapshot
+
+        with connection(f"{self.name}/{table.name}", self.config) as opened:
+            snapshot = open_snapshot(opened, self.database, table)
+            yield SnowflakeRead(self, opened, table, snapshot, columns)
+
+    @contextmanager
+    def open_read(self, plan: WindowPlan) -> Iterator[TableRead]:
+        if plan.captures:
+            from assets.sources.snowflake_changes import open_first_read
+
+            with open_first_read(self, plan) as read:
+                yield read
+            return
+        kind = self.cursor_kind(plan.table, plan.cursor) if plan.cursor else None
+        if plan.previous and plan.mode == "incremental" and plan.previous.cursor_type != kind:
+            raise WatermarkError(
+                f"the cursor {plan.cursor} was {plan.previous.cursor_type} and is now {kind}",
+                where=f"{self.name}/{plan.table.name}",
+                remedy=f"Run: headrace sync {self.name} {plan.table.name} --mode full",
+            )
+        with self._snapshot(plan.table, plan.table.columns) as read:
+            read.key = plan.key
+            if plan.mode == "incremental":
+                read.narrow(plan, kind or "")
+            read.fix_window(plan, kind)
+            yield read
+
+    @contextmanager
+    def open_verify(self, table: SourceTable, columns: Sequence[str] | None = None) -> Iterator[TableRead]:
+        by_name = {c.name: c for c in table.columns}
+        chosen = table.columns if columns is None else [by_name[name] for name in columns]
+        with self._snapshot(table, chosen) as read:
+            read.careful, read.reader = True, read.reader.replace("arrow", "text", 1)
+            yield read
+
+    def open_changes(self, plan: WindowPlan) -> AbstractContextManager[ChangeRead]:
+        from assets.sources.snowflake_changes import open_changes
+
+        return open_changes(self, plan)
+
+    def source(self, tables: Sequence[str] | None = None, **options: Any) -> Any:
+        from assets.sources.database_dlt import database_source
+
+        return database_source(self, tables, **options)
