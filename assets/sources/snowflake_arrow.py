@@ -47,7 +47,7 @@ def selected(column: Column, *, careful: bool = False) -> str:
         return f"{name}::VARCHAR"
     if kind == "DATE":
         return f"TO_VARCHAR({name}, 'YYYY-MM-DD')"
-    if careful and (kind.startswith("NUMBER") or kind == "BINARY"):
+    if careful and kind.startswith("NUMBER"):
         return f"{name}::VARCHAR"
     return name
 
@@ -100,8 +100,6 @@ def _typed(values: pa.Array, kind: pa.DataType, misfits: dict[int, str]) -> pa.A
     if pa.types.is_null(values.type):
         return pa.nulls(len(values), kind)
     is_text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
-    if is_text and pa.types.is_binary(kind):
-        return pa.array([None if v is None else bytes.fromhex(v) for v in values.to_pylist()], kind)
     if not is_text or not (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
         return _number(values, kind) if pa.types.is_decimal(kind) else values.cast(kind)
     texts = values.cast(pa.string())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from assets.errors import HeadraceError
+from tests.assets.sources.test_snowflake_check import private_key
 from tests.behaviour.snowflake_installation import SnowflakeInstallation
 from tests.servers.snowflake_server import SnowflakeServer
 
@@ -134,3 +138,92 @@ def test_an_empty_table_becomes_one_with_its_columns(shop: SnowflakeInstallation
     assert (result.rows_read, result.equal) == (0, True)
     assert {"id", "name", "updated_at"} <= set(shop.silver_names("public.t"))
     assert shop.verify("public.t").equal is True
+
+
+@pytest.mark.parametrize("fault", [{"status": 503}, {"error": [390112, "Session token expired.", "08001"]}], ids=str)
+def test_a_busy_account_and_an_expired_session_are_gone_on_from(
+    shop: SnowflakeInstallation, snowflake_server: SnowflakeServer, fault: dict[str, Any]
+) -> None:
+    shop.execute(CREATE, "INSERT INTO t VALUES (1, 'a', '2026-01-01'), (2, 'b', '2026-01-02')")
+    snowflake_server.set_rules({"match": r'SELECT "ID".* AT \(', "times": 1, **fault})
+    result = sync(shop)
+    assert (result.rows_read, result.equal) == (2, True)
+    assert_equal_to_source(shop)
+
+
+@pytest.mark.parametrize("kind", ["password", "private_key", "token"])
+def test_no_credential_stands_in_what_an_installation_writes(
+    tmp_path: Path,
+    snowflake_server: SnowflakeServer,
+    snowflake_database: str,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+) -> None:
+    caplog.set_level(logging.INFO)
+    private, public = private_key("canary-passphrase-51aa")
+    snowflake_server.add_user("CANARY", password="canary-password-51aa", token="canary-token-51aa", public_key=public)
+    given = {
+        "password": {"password": "canary-password-51aa"},
+        "token": {"password": None, "token": "canary-token-51aa"},
+        "private_key": {
+            "password": None,
+            "private_key": private,
+            "private_key_passphrase": "canary-passphrase-51aa",
+        },
+    }[kind]
+    shop = SnowflakeInstallation(tmp_path / "home", snowflake_server, snowflake_database, user="canary", **given)
+    shop.execute(CREATE, "INSERT INTO t VALUES (1, 'a', '2026-01-01')")
+    assert sync(shop).equal is True
+    assert all(result.ok for result in shop.steps.catalog.connector("shop").check())
+    with pytest.raises(HeadraceError) as caught:
+        sync(shop, cursor="absent")
+    snowflake_server.set_rules({"match": "SELECT", "error": [2003, "Object 'X' does not exist or not authorized."]})
+    with pytest.raises(HeadraceError) as refused:
+        sync(shop)
+    secrets = ["51aa", private.splitlines()[4], private.splitlines()[9]]
+    told = f"{caught.value} {refused.value} {caplog.text} {' '.join(snowflake_server.statements())}"
+    written = [path.read_bytes() for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    assert written
+    for secret in secrets:
+        assert secret not in told
+        assert not any(secret.encode() in content for content in written)
+
+
+def run_schedule(shop: SnowflakeInstallation, seed: int, steps: int) -> None:
+    """Rows that come, change (the cursor stepping back within the overlap, or gone), move to other keys and go."""
+    chance = random.Random(seed)
+    shop.execute(CREATE, "INSERT INTO t VALUES (1, 'first', '2026-01-01 00:00:00'), (2, 'first', NULL)")
+    minute = 0
+    for _ in range(steps):
+        minute += chance.randrange(5)
+        now = f"'2026-01-01 {minute // 60:02}:{minute % 60:02}:00'::TIMESTAMP_NTZ"
+        stamp = f"{now} - INTERVAL '{chance.randrange(15)} minutes'"
+        moment = "NULL" if chance.random() < 0.1 else stamp
+        key, other = chance.randrange(20), chance.randrange(100, 200)
+        shop.execute(
+            chance.choice(
+                [
+                    f"INSERT INTO t SELECT {key}, 'n{chance.random()}', {moment} "
+                    f"WHERE NOT EXISTS (SELECT 1 FROM t WHERE id = {key})",
+                    f"UPDATE t SET name = 'u{chance.random()}', updated_at = {moment} WHERE id = {key}",
+                    f"DELETE FROM t WHERE id = {key}",
+                    f"UPDATE t SET id = {other}, updated_at = {moment} "
+                    f"WHERE id = {key} AND NOT EXISTS (SELECT 1 FROM t WHERE id = {other})",
+                ]
+            )
+        )
+        if chance.random() < 0.2:
+            sync(shop, mode="incremental", deletes=chance.choice(["none", "keys"]))
+    assert sync(shop, mode="incremental", deletes="keys").equal is True
+
+
+def test_a_random_schedule_ends_equal_to_the_source(shop: SnowflakeInstallation) -> None:
+    run_schedule(shop, 0, 20)
+    assert shop.verify("public.t", "keys").equal is True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 30))
+def test_many_random_schedules_end_equal_to_the_source(shop: SnowflakeInstallation, seed: int) -> None:
+    run_schedule(shop, seed, 60)
+    assert shop.verify("public.t", "keys").equal is True

@@ -205,6 +205,15 @@ async def query(request: Request) -> Response:
     return answer
 
 
+async def renew(request: Request) -> Response:
+    """A new token for a session whose old one expired."""
+    old = str((await body_of(request))["oldSessionToken"])
+    new = secrets.token_urlsafe(32)
+    fakesnow.sessions[new], named[new] = fakesnow.sessions[old], named[old]
+    data = {"sessionToken": new, "masterToken": secrets.token_urlsafe(16), "validityInSecondsST": 3600}
+    return JSONResponse({"data": data | {"validityInSecondsMT": 14400}, "success": True})
+
+
 async def control(request: Request) -> Response:
     """What tests set: users, rules; what they ask: the statements so far."""
     if request.method == "POST":
@@ -222,6 +231,7 @@ app = Starlette(
         Route("/standin", control, methods=["GET", "POST"]),
         Route("/session/v1/login-request", login, methods=["POST"]),
         Route("/queries/v1/query-request", query, methods=["POST"]),
+        Route("/session/token-request", renew, methods=["POST"]),
         *(
             route
             for route in fakesnow.routes
