@@ -196,7 +196,7 @@ def test_errors_are_typed_and_hold_no_credential(
     ],
 )
 def test_a_config_that_contradicts_itself_is_refused(change: dict[str, Any]) -> None:
-    good = {"account": "a", "user": "u", "password": CANARY, "database": "d"}
+    good: dict[str, Any] = {"account": "a", "user": "u", "password": CANARY, "database": "d"}
     SnowflakeConfig(**good)
     with pytest.raises(ValidationError):
         SnowflakeConfig(**{**good, **change})
