@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import sqlglot
+from sqlglot import exp
 
 from assets.errors import SchemaChangedError, StreamLostError, UnsupportedTableError
 from tests.behaviour.snowflake_installation import SnowflakeInstallation
@@ -77,7 +78,7 @@ def test_the_statement_is_one_that_snowflake_parses(
     sync(shop)
     (statement,) = [text for text in snowflake_server.statements() if "CHANGES" in text][-1:]
     parsed = sqlglot.parse_one(statement, dialect="snowflake")
-    assert parsed.find(sqlglot.exp.Qualify) is not None
+    assert parsed.find(exp.Qualify) is not None
     assert parsed.sql(dialect="snowflake") == sqlglot.parse_one(
         parsed.sql(dialect="snowflake"), dialect="snowflake"
     ).sql(dialect="snowflake")
