@@ -26,8 +26,13 @@ if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
 
 NETWORK_SECONDS = 110
+# What an account or a user may have set otherwise, and what reading relies on.
 SESSION: dict[str, Any] = {
     "TIMEZONE": "UTC",
+    "TIMESTAMP_INPUT_FORMAT": "AUTO",
+    "DATE_INPUT_FORMAT": "AUTO",
+    "TIMESTAMP_LTZ_OUTPUT_FORMAT": "YYYY-MM-DD HH24:MI:SS.FF9 TZHTZM",
+    "QUOTED_IDENTIFIERS_IGNORE_CASE": False,
     "QUERY_TAG": "headrace",
     "ABORT_DETACHED_QUERY": True,
     "ROWS_PER_RESULTSET": 0,
