@@ -36,7 +36,7 @@ def connector_page(kind: type[Connector]) -> str:
         "|---|---|---|---|",
         *(_row(name, field) for name, field in fields.items()),
         "",
-        "A secret is given as text (stored encrypted), as `env:NAME` or as `file:PATH`, and is never shown again.",
+        "A secret is given as text (stored encrypted) or as a reference (`docs/secrets.md`), and is never shown again.",
         "",
         *_nested(fields),
         "## Example",

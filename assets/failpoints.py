@@ -52,7 +52,15 @@ KNOWLEDGE_FAILPOINTS = (
     "knowledge_after_record",
 )
 KIT_FAILPOINTS = ("kit_before_tool", "kit_after_tool_before_store", "kit_after_store", "kit_before_end")
-FAILPOINTS = WORKER_FAILPOINTS + CHUNK_FAILPOINTS + DAGSTER_FAILPOINTS + KNOWLEDGE_FAILPOINTS + KIT_FAILPOINTS
+ROTATION_FAILPOINTS = ("rotate_after_new_key", "rotate_before_commit", "rotate_after_commit")
+FAILPOINTS = (
+    WORKER_FAILPOINTS
+    + CHUNK_FAILPOINTS
+    + DAGSTER_FAILPOINTS
+    + KNOWLEDGE_FAILPOINTS
+    + KIT_FAILPOINTS
+    + ROTATION_FAILPOINTS
+)
 
 
 class FailpointError(RuntimeError):

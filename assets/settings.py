@@ -60,7 +60,17 @@ class Settings(BaseSettings):
     s3_secret_access_key: SecretStr | None = Field(default=None, description="S3 secret key.")
     s3_region: str = Field(default="us-east-1", description="S3 region.")
     secret_key: SecretStr | None = Field(
-        default=None, description="Fernet key for stored secrets; default: `secret.key` in the home, made on first use."
+        default=None,
+        description="Fernet keys of stored secrets, separated by commas, the first one encrypts; default: `secret.key` "
+        "in the home, made on first use.",
+    )
+    vault_kubernetes_role: str | None = Field(
+        default=None, description="Role for Vault's Kubernetes login; default: `VAULT_TOKEN`, as Vault's own tools."
+    )
+    vault_role_id: str | None = Field(default=None, description="Role id for Vault's AppRole login.")
+    vault_secret_id: SecretStr | None = Field(default=None, description="Its secret id.")
+    azure_vault_url: str = Field(
+        default="https://{vault}.vault.azure.net", description="Address of an Azure Key Vault, `{vault}` for its name."
     )
     payload_keys: SecretStr | None = Field(
         default=None,

@@ -20,6 +20,7 @@ from orchestration import (
     cli_knowledge,
     cli_pipelines,
     cli_plan,
+    cli_secrets,
 )
 from orchestration import cli_table_options as table_options
 from orchestration.cli_output import HomeOption, JsonOption, open_headrace, print_json, print_table, reports_errors
@@ -43,6 +44,7 @@ app.add_typer(cli_access.users, name="users")
 app.add_typer(cli_access.tokens, name="tokens")
 app.add_typer(cli_knowledge.app, name="knowledge")
 app.command()(cli_plan.plan)
+app.add_typer(cli_secrets.app, name="secrets")
 
 ConnectorArgument = Annotated[str, typer.Argument(help="Name of the connector.")]
 TablesArgument = Annotated[list[str] | None, typer.Argument(help="Tables, as discover prints them: schema.table.")]

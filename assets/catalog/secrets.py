@@ -1,50 +1,41 @@
 """Secrets of connector configs: encrypted at rest, or references that are resolved when a connector is built.
 
-In a stored config a secret is ``{"$secret": "fernet:<token>"}``, ``{"$secret": "env:NAME"}`` or
-``{"$secret": "file:PATH"}``. Everything else is stored as it was given.
+In a stored config a secret is ``{"$secret": "fernet:<key id>:<token>"}`` or ``{"$secret": "<reference>"}`` (see
+``assets/secret_references.py``). Everything else is stored as it was given.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import secrets as random_names
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import SecretBytes, SecretStr
 
+from assets.catalog.secret_keys import SecretKeys
 from assets.errors import ConfigurationError
+from assets.secret_references import is_reference, resolve_reference
 from assets.settings import Settings
-
-if TYPE_CHECKING:
-    from cryptography.fernet import Fernet
 
 MASK = "********"
 _TAG = "$secret"
 _CIPHER = "fernet:"
-_ENV = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*\Z")
-_MAX_SECRET_FILE = 1024 * 1024
+
+
+class UnknownKeyError(ConfigurationError):
+    """A stored secret was encrypted with a key that is not at hand."""
 
 
 class SecretVault:
-    """Encrypts and resolves the secrets of one installation.
-
-    The Fernet key is ``settings.secret_key``, else the file ``secret.key`` in the home, which the first encryption
-    creates, readable by its owner only.
-    """
+    """Encrypts and resolves the secrets of one installation, with the keys of `SecretKeys`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.keys = SecretKeys(settings)
 
     @property
     def home(self) -> Path:
         return self._settings.home_path
-
-    @property
-    def key_file(self) -> Path:
-        return self._settings.home_path / "secret.key"
 
     def store(self, config: dict[str, Any], stored: dict[str, Any] | None = None) -> dict[str, Any]:
         """Turn a dumped config with ``SecretStr`` values into its stored form.
@@ -79,13 +70,26 @@ class SecretVault:
             if isinstance(earlier, dict) and _TAG in earlier:
                 return earlier
             raise ConfigurationError(f"{path}: the mask {MASK} stands for a stored secret, and there is none.")
-        if _is_reference(plain):
+        if is_reference(plain):
             return {_TAG: plain}
         return self.encrypted(plain)
 
     def encrypted(self, plain: str) -> dict[str, str]:
         """The stored form of one secret."""
-        return {_TAG: _CIPHER + self._fernet(create=True).encrypt(plain.encode()).decode()}
+        key_id, cipher = next(iter(self.keys.read(create=True).items()))
+        return {_TAG: f"{_CIPHER}{key_id}:{cipher.encrypt(plain.encode()).decode()}"}
+
+    def encrypted_anew(self, stored: Any, where: str) -> Any:
+        """The same stored config, each of its secrets encrypted with the first key.
+
+        Raises:
+            ConfigurationError: a secret cannot be decrypted.
+        """
+
+        def anew(text: str) -> Any:
+            return self.encrypted(self._resolve_secret(text, where)) if text.startswith(_CIPHER) else {_TAG: text}
+
+        return _map_secrets(stored, anew)
 
     def in_the_clear(self, config: Any, where: str) -> Any:
         """A dumped config that is tried and not kept: references resolved, nothing encrypted, no key made.
@@ -96,7 +100,7 @@ class SecretVault:
         if isinstance(config, SecretStr | SecretBytes):
             plain = config.get_secret_value()
             text = plain.decode() if isinstance(plain, bytes) else plain
-            return self._resolve_secret(text, where) if _is_reference(text) else text
+            return resolve_reference(text, self._settings, where) if is_reference(text) else text
         if isinstance(config, dict):
             return {name: self.in_the_clear(value, where) for name, value in config.items()}
         if isinstance(config, list | tuple | set | frozenset):
@@ -112,96 +116,56 @@ class SecretVault:
         return _map_secrets(stored, lambda text: self._resolve_secret(text, where))
 
     def reference(self, text: str, where: str) -> str:
-        """The secret that ``env:NAME`` or ``file:PATH`` leads to.
+        """The secret that a reference leads to.
 
         Raises:
-            ConfigurationError: it leads nowhere, or the text is no reference.
+            SecretReferenceError: it leads nowhere, or the text is no reference.
         """
-        if not _is_reference(text):
-            raise ConfigurationError("a secret is given as a reference, env:NAME or file:PATH", where=where)
-        return self._resolve_secret(text, where)
+        return resolve_reference(text, self._settings, where)
 
     def _resolve_secret(self, text: str, where: str) -> str:
-        if text.startswith(_CIPHER):
-            from cryptography.fernet import InvalidToken
+        if not text.startswith(_CIPHER):
+            return resolve_reference(text, self._settings, where)
+        from cryptography.fernet import InvalidToken
 
+        key_id, token = _key_and_token(text)
+        ciphers = self.keys.read(create=False, where=where)
+        for cipher in ciphers.values() if key_id is None else filter(None, [ciphers.get(key_id)]):
             try:
-                return self._fernet(create=False, where=where).decrypt(text.removeprefix(_CIPHER)).decode()
+                return cipher.decrypt(token).decode()
             except InvalidToken:
-                raise ConfigurationError(
-                    "a stored secret was encrypted with another key.",
-                    where=where,
-                    remedy="Set HEADRACE_SECRET_KEY to that key, or add the connector again with --replace.",
-                ) from None
-        kind, _, name = text.partition(":")
-        if kind == "env":
-            value = os.environ.get(name)
-            if value is None:
-                raise ConfigurationError(
-                    f"the environment variable {name} is not set.",
-                    where=where,
-                    remedy="Set it for the worker and for this command.",
-                )
-            return value
-        path = Path(name).expanduser()
-        try:
-            with path.open("rb") as file:
-                content = file.read(_MAX_SECRET_FILE + 1)
-            if len(content) > _MAX_SECRET_FILE:
-                raise OSError("larger than 1 MiB")
-            return content.decode().removesuffix("\n").removesuffix("\r")
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-            raise ConfigurationError(f"the secret file {path} cannot be read ({why}).", where=where) from None
+                continue
+        raise UnknownKeyError(
+            f"a stored secret was encrypted with another key{f' ({key_id})' if key_id else ''}.",
+            where=where,
+            remedy="Add that key to HEADRACE_SECRET_KEY, or add the connector again with --replace.",
+        )
 
-    def _fernet(self, *, create: bool, where: str = "") -> Fernet:
-        from cryptography.fernet import Fernet
 
-        given = self._settings.secret_key
-        try:
-            return Fernet(given.get_secret_value() if given else self._key_from_file(create, where))
-        except ValueError:
-            source = "HEADRACE_SECRET_KEY" if given else str(self.key_file)
-            raise ConfigurationError(
-                f"{source} holds no Fernet key.",
-                remedy="Make one: python -c 'from cryptography.fernet import Fernet; "
-                "print(Fernet.generate_key().decode())'",
-            ) from None
+def _key_and_token(text: str) -> tuple[str | None, bytes]:
+    """Key id and token of an encrypted secret; those of the first release name no key."""
+    head, colon, token = text.removeprefix(_CIPHER).partition(":")
+    return (head, token.encode()) if colon else (None, head.encode())
 
-    def _key_from_file(self, create: bool, where: str) -> bytes:
-        try:
-            return self.key_file.read_bytes().strip()
-        except FileNotFoundError:
-            if not create:
-                raise ConfigurationError(
-                    f"the key of the stored secrets is gone: {self.key_file}.",
-                    where=where,
-                    remedy="Bring the file back, set HEADRACE_SECRET_KEY, or add the connector again with --replace.",
-                ) from None
-        self._create_key_file()
-        return self.key_file.read_bytes().strip()
 
-    def _create_key_file(self) -> None:
-        from cryptography.fernet import Fernet
+def kinds_of_secrets(stored: Any) -> Iterator[str]:
+    """For each secret of a stored config: ``key <id>`` of an encrypted one, else the reference's scheme."""
+    found: list[str] = []
 
-        self.key_file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.key_file.with_name(f".secret.key.{os.getpid()}.{random_names.token_hex(4)}")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(Fernet.generate_key() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, self.key_file)  # whole or not at all, and never over another process's key
-        except FileExistsError:
-            return
-        finally:
-            temporary.unlink(missing_ok=True)
+    def note(text: str) -> str:
+        if text.startswith(_CIPHER):
+            found.append(f"key {_key_and_token(text)[0] or 'without id'}")
+        else:
+            found.append(text.partition(":")[0])
+        return text
+
+    _map_secrets(stored, note)
+    yield from found
 
 
 def masked(stored: dict[str, Any]) -> dict[str, Any]:
     """The config for people: a reference as it is, any other secret as ``********``."""
-    return _map_secrets(stored, lambda text: text if _is_reference(text) else MASK)
+    return _map_secrets(stored, lambda text: text if is_reference(text) else MASK)
 
 
 def with_kept_secrets(config: Mapping[str, Any], stored: Any) -> dict[str, Any]:
@@ -217,11 +181,7 @@ def with_kept_secrets(config: Mapping[str, Any], stored: Any) -> dict[str, Any]:
     return filled
 
 
-def _is_reference(text: str) -> bool:
-    return bool(_ENV.match(text)) or (text.startswith("file:") and len(text) > len("file:") and "\n" not in text)
-
-
-def _map_secrets(value: Any, convert: Callable[[str], str]) -> Any:
+def _map_secrets(value: Any, convert: Callable[[str], Any]) -> Any:
     if isinstance(value, dict):
         if set(value) == {_TAG}:
             return convert(value[_TAG])

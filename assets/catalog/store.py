@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,13 +18,14 @@ from assets.catalog.access import Access
 from assets.catalog.connector_config import checked_config, connector_type
 from assets.catalog.database import open_database, reading, unreachable
 from assets.catalog.idempotency import Idempotency
+from assets.catalog.key_rotation import KeyRotation, share_keys
 from assets.catalog.kit_history import KitHistory
 from assets.catalog.listing import Listing
 from assets.catalog.models import ConnectorRow, KnowledgeSourceRow, PipelineRow, SecretRow, now
 from assets.catalog.records import ConnectorRecord, PipelineRecord, PipelineTable
 from assets.catalog.run_history import RunHistory
 from assets.catalog.schedules import check_timezone, parse_schedule
-from assets.catalog.secrets import SecretVault, masked, with_kept_secrets
+from assets.catalog.secrets import SecretVault, UnknownKeyError, masked, with_kept_secrets
 from assets.catalog.stored_secret import StoredSecret
 from assets.catalog.table_states import TableStates
 from assets.errors import ChangedError, ConfigurationError, ConflictError, NotFoundError
@@ -56,6 +58,7 @@ class Catalog(RunHistory, Listing, TableStates, KitHistory):
         self._vault = vault
         self.access = Access(self._reading, self._writing)
         self.idempotency = Idempotency(self._writing)
+        self.key_rotation = KeyRotation(self._reading, self._writing, vault)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Catalog:
@@ -86,6 +89,13 @@ class Catalog(RunHistory, Listing, TableStates, KitHistory):
         except OperationalError as error:
             raise unreachable(error, self._engine) from None
 
+    @contextmanager
+    def _writing_secrets(self) -> Iterator[Session]:
+        """`_writing` for what stores a secret, which is encrypted within: no rotation of the keys comes between."""
+        with self._writing() as session:
+            share_keys(session)
+            yield session
+
     def _connector_record(self, row: ConnectorRow) -> ConnectorRecord:
         return _connector_record(row)
 
@@ -108,14 +118,11 @@ class Catalog(RunHistory, Listing, TableStates, KitHistory):
             row = session.get(SecretRow, HASH_KEY)
             stored = row.value if row else None
         if stored is None:
-            fresh = self._vault.store({"key": SecretStr(secrets.token_hex(32))})
-            try:
-                with self._writing() as session:
-                    session.add(SecretRow(name=HASH_KEY, value=fresh, created_at=now()))
-                stored = fresh
-            except IntegrityError:  # another process made it first
-                with self._reading() as session:
-                    stored = session.get_one(SecretRow, HASH_KEY).value
+            with contextlib.suppress(IntegrityError), self._writing_secrets() as session:  # or another process made it
+                fresh = self._vault.store({"key": SecretStr(secrets.token_hex(32))})
+                session.add(SecretRow(name=HASH_KEY, value=fresh, created_at=now()))
+            with self._reading() as session:
+                stored = session.get_one(SecretRow, HASH_KEY).value
         return bytes.fromhex(self._vault.resolve(stored, "the key of hashed columns")["key"])
 
     # connectors
@@ -151,7 +158,7 @@ class Catalog(RunHistory, Listing, TableStates, KitHistory):
                 known = _connector_row(session, name)
                 config = with_kept_secrets(config, known.config if known.type == type else {})
         dumped = checked_config(kind, config, name).model_dump(exclude_unset=True)
-        with self._writing() as session:
+        with self._writing_secrets() as session:
             row = session.get(ConnectorRow, name, with_for_update=True)
             _check_unchanged(row, name, "connector", unchanged_since)
             if row is not None and not replace:
@@ -190,11 +197,9 @@ class Catalog(RunHistory, Listing, TableStates, KitHistory):
             NotFoundError: there is none of that name.
             ConfigurationError: a secret cannot be resolved, or the stored config does not fit the type any more.
         """
-        with self._reading() as session:
-            row = _connector_row(session, name)
-            type_name, stored = row.type, row.config
+        type_name, config = self.resolved_config(name)
         kind = connector_type(type_name, where=name)
-        built = kind(name, checked_config(kind, self._vault.resolve(stored, name), name))
+        built = kind(name, checked_config(kind, config, name))
         built.home = self._vault.home
         built.secret_store = StoredSecret(self, name, self._vault)
         return built
@@ -204,9 +209,27 @@ class Catalog(RunHistory, Listing, TableStates, KitHistory):
         with self._reading() as session:
             return dict(_connector_row(session, name).config)
 
+    def resolved_config(self, name: str) -> tuple[str, dict[str, Any]]:
+        """A connector's type, and its config with the secrets in the clear.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            ConfigurationError: a secret cannot be resolved.
+        """
+        for attempt in (1, 2):
+            with self._reading() as session:
+                row = _connector_row(session, name)
+                type_name, stored = row.type, row.config
+            try:
+                return type_name, self._vault.resolve(stored, name)
+            except UnknownKeyError:  # the keys may have been rotated since the row was read
+                if attempt == 2:
+                    raise
+        raise AssertionError
+
     def change_stored_config(self, name: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         """Replace a connector's stored config by what ``change`` makes of it, in one transaction."""
-        with self._writing() as session:
+        with self._writing_secrets() as session:
             row = session.get(ConnectorRow, name, with_for_update=True)
             if row is not None:
                 row.config = change(dict(row.config))

@@ -24,13 +24,13 @@ class StoredSecret:
 
     def current(self, *path: str) -> str:
         """The secret as it is stored now."""
-        return str(_at(self._vault.resolve(self._catalog.stored_config(self._connector), self._connector), path))
+        return str(_at(self._catalog.resolved_config(self._connector)[1], path))
 
     def replace(self, new: str, *path: str) -> None:
         """Store another value.
 
         Raises:
-            ConfigurationError: the stored one is a reference (``env:``, ``file:``), which is not ours to write.
+            ConfigurationError: the stored one is a reference such as ``env:``, which is not ours to write.
         """
 
         def changed(stored: dict[str, Any]) -> dict[str, Any]:
@@ -39,7 +39,7 @@ class StoredSecret:
                 raise ConfigurationError(
                     f"the API replaced {'.'.join(path)}, which is kept outside of Headrace",
                     where=self._connector,
-                    remedy="Store the secret itself in the connector's config, not env:NAME or file:PATH.",
+                    remedy="Store the secret itself in the connector's config, no reference.",
                 )
             return _with(stored, path, self._vault.encrypted(new))
 

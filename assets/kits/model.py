@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from assets.secret_references import is_reference
 from assets.sync import Model
 
 MAX_STEPS = 100
@@ -117,7 +118,9 @@ class Tool(Model):
     kit: Name | None = None
     base_url: str | None = Field(default=None, description="model: an OpenAI-compatible endpoint, version included")
     model: str | None = Field(default=None, description="model: its name there")
-    api_key: str | None = Field(default=None, description="model: `env:NAME` or `file:PATH`", pattern="^(env|file):.+")
+    api_key: str | None = Field(
+        default=None, description="model: a reference such as `env:NAME`", pattern="^(env|file|vault|aws|gcp|azure):.+"
+    )
     temperature: float = Field(default=0, ge=0, le=2)
     max_output_tokens: int = Field(default=2_000, ge=1, le=100_000)
     price_in: float = Field(default=0, ge=0, description="model: money a million tokens of the prompt")
@@ -132,8 +135,8 @@ class Tool(Model):
             if getattr(self, field) is None:
                 raise ValueError(f"a tool of kind {self.kind} needs `{field}`")
         for name, value in self.headers.items():
-            if name.lower() in ("authorization", "cookie", "x-api-key") and not value.startswith(("env:", "file:")):
-                raise ValueError(f"header {name}: give a reference, env:NAME or file:PATH")
+            if name.lower() in ("authorization", "cookie", "x-api-key") and not is_reference(value):
+                raise ValueError(f"header {name}: give a reference such as env:NAME")
         return self
 
 

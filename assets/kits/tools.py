@@ -170,6 +170,7 @@ class Tools:
         import httpx
 
         from assets.catalog.secrets import SecretVault
+        from assets.secret_references import is_reference
         from assets.url_guard import UrlGuard
 
         method = str(arguments.get("method", tool.methods[0])).upper()
@@ -178,7 +179,7 @@ class Tools:
         url = _joined(tool.url or "", str(arguments.get("path", "")), where)
         vault = SecretVault(self._settings)
         headers = {
-            name: vault.reference(value, where) if value.startswith(("env:", "file:")) else value
+            name: vault.reference(value, where) if is_reference(value) else value
             for name, value in tool.headers.items()
         }
         headers.setdefault("Idempotency-Key", _key(item))

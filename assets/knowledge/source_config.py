@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from assets.secret_references import is_reference
+
 
 class _Config(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -94,7 +96,9 @@ class EndpointExtractor(_Config):
     kind: Literal["endpoint"] = "endpoint"
     base_url: str = Field(description="address up to and with the version", examples=["https://host/v1"])
     model: str = Field(description="the model's name at the endpoint", examples=["gpt-5-mini"])
-    api_key: SecretStr | None = Field(default=None, description="`env:NAME` or `file:PATH`; a plain key is refused")
+    api_key: SecretStr | None = Field(
+        default=None, description="a reference such as `env:NAME`; a plain key is refused"
+    )
     temperature: float | None = Field(default=0.0, ge=0, le=2, description="None leaves it to the model")
     max_output_tokens: int = Field(default=4_000, ge=100, le=100_000)
     chunk_characters: int = Field(default=6_000, ge=500, le=200_000)
@@ -109,8 +113,8 @@ class EndpointExtractor(_Config):
     @model_validator(mode="after")
     def _key_is_a_reference(self) -> EndpointExtractor:
         key = self.api_key.get_secret_value() if self.api_key else ""
-        if key and not key.startswith(("env:", "file:")):
-            raise ValueError("api_key: give a reference, env:NAME or file:PATH")
+        if key and not is_reference(key):
+            raise ValueError("api_key: give a reference such as env:NAME")
         return self
 
 
