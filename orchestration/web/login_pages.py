@@ -71,7 +71,8 @@ def login(request: Request) -> Response:
 
 def _form(request: Request, target: str, problem: str = "", status: int = 200) -> HTMLResponse:
     provider = request.app.state.headrace.settings.oidc_issuer
-    return render(request, "login.html", status=status, target=target, problem=problem, provider=provider)
+    out = request.query_params.get("out") == "provider"
+    return render(request, "login.html", status=status, target=target, problem=problem, provider=provider, out=out)
 
 
 async def log_in(request: Request) -> Response:
@@ -124,10 +125,12 @@ def _is_password_of(request: Request, name: str, password: str) -> bool:
 
 def log_out(request: Request) -> Response:
     """End the session."""
-    session = principal_of(request.scope).session
-    if session is not None:
-        access_of(request).close_session(session)
-    answer = RedirectResponse(f"{prefix_of(request)}/headrace/login", 303)
+    principal = principal_of(request.scope)
+    vouched = False
+    if principal.session is not None:
+        vouched = access_of(request).user(principal.name).issuer is not None
+        access_of(request).close_session(principal.session)
+    answer = RedirectResponse(f"{prefix_of(request)}/headrace/login{'?out=provider' if vouched else ''}", 303)
     if (sessions := request.app.state.sessions) is not None:
         answer.delete_cookie(sessions.cookie, path=prefix_of(request) or "/")
     answer.headers["Clear-Site-Data"] = '"cache", "storage"'
@@ -219,7 +222,14 @@ async def openid_callback(request: Request) -> Response:
         note.detail = error.text
         return _form(request, "/headrace/", error.text, 403)
     note.target = user.name
-    return await run_in_threadpool(logged_in, request, user.name, target)
+    answer = await run_in_threadpool(logged_in, request, user.name, target)
+    answer.delete_cookie(openid.COOKIE, path=prefix_of(request) or "/")
+    return answer
+
+
+async def openid_logout(request: Request) -> Response:
+    """Send the browser to where it ends the session at the provider."""
+    return RedirectResponse(await openid.logout_address(request), 302)
 
 
 def health(request: Request) -> Response:
@@ -242,6 +252,7 @@ LOGIN_PAGES = [
     Page("/setup", set_up, permission=None, methods=["POST"]),
     Page("/openid/start", openid_start, permission=None),
     Page("/openid/callback", openid_callback, permission=None),
+    Page("/openid/logout", openid_logout, permission=None),
     Page("/logout", log_out, permission="read", methods=["POST"]),
     Page("/account", account, permission="read"),
     Page("/account", change_password, permission="read", methods=["POST"]),
