@@ -31,6 +31,7 @@ from assets.sync import (
     Watermark,
     WriteMode,
 )
+from orchestration.connector_logins import ConnectorLogins
 from orchestration.datasets import Datasets
 from orchestration.kits import Kits
 from orchestration.knowledge import Knowledge
@@ -81,6 +82,7 @@ class Headrace:
         self._lock = threading.Lock()
         self.connectors = Connectors(self)
         self.datasets = Datasets(self)
+        self.logins = ConnectorLogins(self)
         self.pipelines = Pipelines(self)
         self.knowledge = Knowledge(self)
         self.kits = Kits(self)

@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import select, text
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from assets.catalog.models import ConnectorRow, SecretRow
+from assets.catalog.models import ConnectorRow, OAuthFlowRow, SecretRow
 from assets.catalog.secrets import SecretVault, kinds_of_secrets
 from assets.errors import ConfigurationError
 from assets.failpoints import failpoint
@@ -27,6 +27,8 @@ from assets.sync import Model
 Opens = Callable[[], AbstractContextManager[Session]]
 PLACES: tuple[tuple[InstrumentedAttribute[str], InstrumentedAttribute[Any]], ...] = (
     (ConnectorRow.name, ConnectorRow.config),
+    (ConnectorRow.name, ConnectorRow.oauth),
+    (OAuthFlowRow.connector, OAuthFlowRow.verifier),
     (SecretRow.name, SecretRow.value),
 )
 """Every column that holds encrypted secrets, with what names its row."""

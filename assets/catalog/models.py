@@ -69,8 +69,23 @@ class ConnectorRow(Base):
     status: Mapped[str] = mapped_column(String(16))
     last_tested_at: Mapped[datetime | None]
     last_error: Mapped[str | None] = mapped_column(Text)
+    oauth: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    oauth_claimed_until: Mapped[datetime | None]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+
+
+class OAuthFlowRow(Base):
+    """A person's login at a connector's source that was begun; the code verifier is encrypted."""
+
+    __tablename__ = "oauth_flows"
+
+    state_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    connector: Mapped[str] = mapped_column(String(63))
+    person: Mapped[str] = mapped_column(String(255))
+    redirect_uri: Mapped[str] = mapped_column(Text)
+    verifier: Mapped[dict[str, Any]]
+    expires_at: Mapped[datetime]
 
 
 class PipelineRow(Base):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from assets.catalog.oauth_state import OAuthState
 from assets.sync import Mode, Model, Overlap, TableOptions, TableResult, TableSync
 
 ConnectorStatus = Literal["pending", "active", "error"]
@@ -25,6 +26,7 @@ class ConnectorRecord(Model):
     status: ConnectorStatus
     last_tested_at: datetime | None = None
     last_error: str | None = None
+    oauth: OAuthState | None = Field(default=None, description="the access that a person gave, and when it ends")
     created_at: datetime
     updated_at: datetime
 

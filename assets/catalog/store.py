@@ -22,6 +22,8 @@ from assets.catalog.key_rotation import KeyRotation, share_keys
 from assets.catalog.kit_history import KitHistory
 from assets.catalog.listing import Listing
 from assets.catalog.models import ConnectorRow, KnowledgeSourceRow, PipelineRow, SecretRow, now
+from assets.catalog.oauth_state import oauth_state
+from assets.catalog.oauth_tokens import OAuthFlows, OAuthTokens
 from assets.catalog.records import ConnectorRecord, PipelineRecord, PipelineTable
 from assets.catalog.run_history import RunHistory
 from assets.catalog.schedules import check_timezone, parse_schedule
@@ -58,6 +60,7 @@ class Catalog(RunHistory, Listing, TableStates, KitHistory):
         self._vault = vault
         self.access = Access(self._reading, self._writing)
         self.idempotency = Idempotency(self._writing)
+        self.oauth_flows = OAuthFlows(self)
         self.key_rotation = KeyRotation(self._reading, self._writing, vault)
 
     @classmethod
@@ -168,6 +171,8 @@ class Catalog(RunHistory, Listing, TableStates, KitHistory):
             if row is None:
                 row = ConnectorRow(name=name, created_at=now())
                 session.add(row)
+            if row.type != type:
+                row.oauth = row.oauth_claimed_until = None
             row.type, row.config, row.status = type, stored, "pending"
             row.last_tested_at = row.last_error = None
             row.updated_at = now()
@@ -202,6 +207,7 @@ class Catalog(RunHistory, Listing, TableStates, KitHistory):
         built = kind(name, checked_config(kind, config, name))
         built.home = self._vault.home
         built.secret_store = StoredSecret(self, name, self._vault)
+        built.access_tokens = OAuthTokens(self, name)
         return built
 
     def stored_config(self, name: str) -> dict[str, Any]:
@@ -216,16 +222,26 @@ class Catalog(RunHistory, Listing, TableStates, KitHistory):
             NotFoundError: there is none of that name.
             ConfigurationError: a secret cannot be resolved.
         """
+        found = self.resolved(name, lambda row: {"type": row.type, "config": row.config})
+        return found["type"], found["config"]
+
+    def resolved(self, name: str, part: Callable[[ConnectorRow], Any]) -> Any:
+        """A part of a connector's row with the secrets in the clear. Raises as `resolved_config`."""
         for attempt in (1, 2):
             with self._reading() as session:
-                row = _connector_row(session, name)
-                type_name, stored = row.type, row.config
+                stored = part(_connector_row(session, name))
             try:
-                return type_name, self._vault.resolve(stored, name)
+                return self._vault.resolve(stored, name)
             except UnknownKeyError:  # the keys may have been rotated since the row was read
                 if attempt == 2:
                     raise
         raise AssertionError
+
+    def _row_to_change(self, session: Session, name: str) -> ConnectorRow:
+        row = session.get(ConnectorRow, name, with_for_update=True)
+        if row is None:
+            raise _missing("connector", name)
+        return row
 
     def change_stored_config(self, name: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         """Replace a connector's stored config by what ``change`` makes of it, in one transaction."""
@@ -467,8 +483,8 @@ def _pipeline_row(session: Session, name: str) -> PipelineRow:
 
 
 def _connector_record(row: ConnectorRow) -> ConnectorRecord:
-    fields = {name: getattr(row, name) for name in ConnectorRecord.model_fields if name != "config"}
-    return ConnectorRecord(**fields, config=masked(row.config))
+    fields = {name: getattr(row, name) for name in ConnectorRecord.model_fields if name not in ("config", "oauth")}
+    return ConnectorRecord(**fields, config=masked(row.config), oauth=oauth_state(row.oauth))
 
 
 def _pipeline_record(row: PipelineRow) -> PipelineRecord:

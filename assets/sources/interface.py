@@ -18,6 +18,8 @@ from assets.sync_plan import ReadEstimate
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from assets.oauth import AccessTokens, OAuthClient
+
 BATCH_ROWS = 65_536
 MAX_CHUNKS = 500
 UNFIT_COLUMN = "_headrace_unfit"
@@ -209,12 +211,21 @@ class Connector(ABC):
     """Folder of the installation, for caches and scratch files; None for a connector that is not stored."""
     secret_store: Any = None
     """Reads and replaces this connector's stored secrets: `assets.catalog.stored_secret.StoredSecret`."""
+    access_tokens: AccessTokens | None = None
+    """Tokens that a person got for this connector, where ``oauth_client`` names one; set when it is stored."""
     progress: Callable[[int, int], None] | None = None
     """Called with rows and bytes while a read works before its first batch; may raise to cancel."""
 
     def __init__(self, name: str, config: Any) -> None:
         self.name = name
         self.config = config
+
+    def oauth_client(self) -> OAuthClient | None:
+        """Headrace's registration at the authorization server, where the config asks a person to log in there.
+
+        Such a connector takes a token from ``self.access_tokens.access_token(client)`` whenever it connects.
+        """
+        return None
 
     @abstractmethod
     def check(self) -> list[CheckResult]:

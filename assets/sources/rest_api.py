@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlencode
 
 from assets.errors import ConfigurationError, HeadraceError, NotFoundError, SourceAccessError
+from assets.oauth import OAuthClient, access_check
 from assets.sources.interface import Connector, TableRead
-from assets.sources.rest_config import Endpoint, RestConfig
+from assets.sources.rest_config import AuthorizationCode, Endpoint, RestConfig
 from assets.sync import CheckResult, Column, SourceTable, WindowPlan
 from assets.sync_plan import ReadEstimate
 from assets.text_columns import ColumnFacts, observe_json
@@ -39,11 +40,17 @@ class RestConnector(Connector):
     def reader(self) -> EndpointReader:
         from assets.sources.rest_pages import EndpointReader
 
-        return EndpointReader(self.config, self.name, self._alive, self.secret_store)
+        return EndpointReader(self.config, self.name, self._alive, self.secret_store, self.access_tokens)
 
     def _alive(self) -> None:
         if self.progress:
             self.progress(0, 0)
+
+    def oauth_client(self) -> OAuthClient | None:
+        from assets.sources.rest_client import oauth_client
+
+        auth = self.config.auth
+        return oauth_client(auth) if isinstance(auth, AuthorizationCode) else None
 
     def endpoint_of(self, table: str) -> tuple[Endpoint, str]:
         """A table's endpoint, and the table's name without its schema (``orders__lines``: a list in ``orders``).
@@ -71,6 +78,7 @@ class RestConnector(Connector):
         reader: EndpointReader | None = None
         quick = self.config.model_copy(update={"retries": 0, "timeout_seconds": min(5, self.config.timeout_seconds)})
         trial = RestConnector(self.name, quick)
+        trial.secret_store, trial.access_tokens = self.secret_store, self.access_tokens
         for name in names:
             started = time.monotonic()
             if any(not result.ok for result in results[:2]):
@@ -84,6 +92,9 @@ class RestConnector(Connector):
                     fix = fix.replace("endpoint_url", "base_url")
                 elif name == "login":
                     assert reader is not None
+                    if self.oauth_client():
+                        results.append(access_check(self))
+                        continue
                     if reader.login.renewable:
                         reader.login.token()
                 else:

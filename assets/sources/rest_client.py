@@ -17,11 +17,19 @@ from requests.auth import AuthBase
 
 from assets.errors import ConfigurationError, HeadraceError, SourceAccessError, SourceUnreachableError
 from assets.guarded_requests import GuardedSession
-from assets.sources.rest_config import ApiKey, Basic, Bearer, ClientCredentials, RefreshToken, RestConfig
+from assets.oauth import RETRIED, AccessTokens, LoginError, OAuthClient, request_token
+from assets.sources.rest_config import (
+    ApiKey,
+    AuthorizationCode,
+    Basic,
+    Bearer,
+    ClientCredentials,
+    RefreshToken,
+    RestConfig,
+)
 from assets.text_columns import no_constant
 from assets.url_guard import UrlGuard
 
-RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 EARLY_SECONDS = 30
 _TRANSPORT = (
     requests.ConnectionError,
@@ -51,15 +59,20 @@ class SecretStore(Protocol):
     def locked(self) -> Any: ...
 
 
-class LoginError(SourceAccessError):
-    """The token endpoint refuses."""
-
-
 class Login(AuthBase):
     """Puts the login on requests to the API's own origin, and on no others."""
 
-    def __init__(self, config: RestConfig, guard: UrlGuard, where: str, secrets: SecretStore | None) -> None:
+    def __init__(
+        self,
+        config: RestConfig,
+        guard: UrlGuard,
+        where: str,
+        secrets: SecretStore | None,
+        access_tokens: AccessTokens | None = None,
+    ) -> None:
         self._config, self._guard, self._where, self._secrets = config, guard, where, secrets
+        self._access_tokens = access_tokens
+        self._rejected: str | None = None
         self._origin = _origin(config.base_url)
         self._token: str | None = None
         self._until = 0.0
@@ -67,10 +80,10 @@ class Login(AuthBase):
 
     @property
     def renewable(self) -> bool:
-        return isinstance(self._config.auth, ClientCredentials | RefreshToken)
+        return isinstance(self._config.auth, ClientCredentials | RefreshToken | AuthorizationCode)
 
     def renew(self) -> None:
-        self._token = None
+        self._rejected, self._token = self._token, None
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if _origin(request.url or "") != self._origin:
@@ -89,7 +102,7 @@ class Login(AuthBase):
             request.headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
         elif isinstance(auth, Bearer):
             request.headers["Authorization"] = f"Bearer {auth.token.get_secret_value()}"
-        elif isinstance(auth, ClientCredentials | RefreshToken):
+        elif self.renewable:
             request.headers["Authorization"] = f"Bearer {self.token()}"
         return request
 
@@ -97,6 +110,8 @@ class Login(AuthBase):
         """The access token, renewed where it has expired or soon will."""
         if self._token is None or time.monotonic() > self._until:
             auth = self._config.auth
+            if isinstance(auth, AuthorizationCode):
+                return self._of_a_person(auth)
             if isinstance(auth, ClientCredentials):
                 fields = {"grant_type": "client_credentials", **auth.extra}
                 answer = self._ask(auth.token_url, auth.client_id, auth.client_secret, fields, auth.scope)
@@ -105,6 +120,16 @@ class Login(AuthBase):
                 answer = self._refreshed(auth)
             self._token = str(answer["access_token"])
             self._until = time.monotonic() + max(1.0, float(answer.get("expires_in") or 3600) - EARLY_SECONDS)
+        return self._token
+
+    def _of_a_person(self, auth: AuthorizationCode) -> str:
+        """The token that all workers share; asked for again in a while, as another one may have refreshed it."""
+        if self._access_tokens is None:
+            raise SourceAccessError(
+                "a person has to log in at the source", where=self._where, remedy="Save the connector, then log in."
+            )
+        self._token = self._access_tokens.access_token(oauth_client(auth), self._rejected)
+        self._until = time.monotonic() + EARLY_SECONDS
         return self._token
 
     def _refreshed(self, auth: RefreshToken) -> dict[str, Any]:
@@ -133,25 +158,12 @@ class Login(AuthBase):
     def _ask(
         self, url: str, client_id: str, secret: SecretStr | None, fields: dict[str, str], scope: str | None
     ) -> dict[str, Any]:
-        data = fields | {"client_id": client_id} | ({"scope": scope} if scope else {})
-        if secret:
-            data["client_secret"] = secret.get_secret_value()
-        try:
-            response = self._guard.requests_session(timeout=(10, 20), max_redirects=0).post(url, data=data)
-            answer = response.json() if response.ok else None
-        except (requests.RequestException, ValueError) as error:
-            raise SourceUnreachableError(
-                f"the token endpoint does not answer ({type(error).__name__})", where=self._where
-            ) from None
-        if response.status_code in RETRIED:
-            raise SourceUnreachableError(f"the token endpoint answers {response.status_code}", where=self._where)
-        if not isinstance(answer, dict) or not answer.get("access_token"):
-            raise LoginError(
-                f"the token endpoint refused the login ({response.status_code})",
-                where=self._where,
-                remedy="Correct token_url, client_id and the secret, or log in again for a new refresh token.",
-            )
-        return answer
+        sent = fields | ({"scope": scope} if scope else {})
+        return request_token(url, client_id, secret, sent, self._guard, self._where)
+
+
+def oauth_client(auth: AuthorizationCode) -> OAuthClient:
+    return OAuthClient(**auth.model_dump(exclude={"type"}))
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
@@ -174,7 +186,9 @@ class RestSession(GuardedSession):
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
         renewed = False
         options["stream"] = True
-        for attempt in range(self._config.retries + 1):
+        attempt = -1
+        while attempt < self._config.retries:
+            attempt += 1
             self._alive()
             self._keep_budget()
             wait = min(30.0, 0.5 * 2**attempt)
@@ -190,6 +204,7 @@ class RestSession(GuardedSession):
                 continue
             if response.status_code == 401 and self._login.renewable and not renewed:
                 renewed = True
+                attempt -= 1  # a login that ended is no failure of the API
                 self._login.renew()
                 self._login(request)
                 continue

@@ -69,7 +69,31 @@ class RefreshToken(_Model):
     scope: str | None = Field(default=None, description="Scopes, separated by blanks.")
 
 
-Auth = Annotated[NoAuth | ApiKey | Basic | Bearer | ClientCredentials | RefreshToken, Field(discriminator="type")]
+class AuthorizationCode(_Model):
+    """OAuth2 authorization code with PKCE: a person logs in at the source once; the tokens are kept and refreshed."""
+
+    type: Literal["oauth2_authorization_code"]
+    authorization_url: str = Field(
+        description="Where the person's browser is sent.",
+        pattern=r"^https?://",
+        examples=["https://login.example.com/oauth/authorize"],
+    )
+    token_url: str = Field(description="Token endpoint.")
+    client_id: str = Field(
+        description="Client id. Its redirect address: `<address of Headrace>/headrace/oauth/callback`."
+    )
+    client_secret: SecretStr | None = Field(default=None, description="Client secret, or `env:NAME` / `file:PATH`.")
+    scope: str | None = Field(
+        default=None, description="Scopes, separated by blanks.", examples=["read offline_access"]
+    )
+    parameters: dict[str, str] = Field(
+        default_factory=dict, description="More fields of the request to log in, such as `access_type: offline`."
+    )
+
+
+Auth = Annotated[
+    NoAuth | ApiKey | Basic | Bearer | ClientCredentials | RefreshToken | AuthorizationCode, Field(discriminator="type")
+]
 
 
 class AutoPages(_Model):

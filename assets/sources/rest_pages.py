@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from assets.errors import ConfigurationError, SourceAccessError, SourceUnreachableError
+from assets.oauth import AccessTokens
 from assets.sources.rest_client import Alive, ExactFloat, Login, RestSession, SecretStore, explained
 from assets.sources.rest_config import AutoPages, Endpoint, Pages, RestConfig
 from assets.text_columns import Written, json_text
@@ -59,13 +60,20 @@ class EndpointReader:
         alive: called before and while requests wait; raises to cancel.
     """
 
-    def __init__(self, config: RestConfig, name: str, alive: Alive, secrets: SecretStore | None = None) -> None:
+    def __init__(
+        self,
+        config: RestConfig,
+        name: str,
+        alive: Alive,
+        secrets: SecretStore | None = None,
+        access_tokens: AccessTokens | None = None,
+    ) -> None:
         from dlt.sources.helpers.rest_client.client import RESTClient
 
         self._config, self._name = config, name
         guard = UrlGuard.from_settings()
         guard.check(config.base_url)
-        self.login = Login(config, guard, name, secrets)
+        self.login = Login(config, guard, name, secrets, access_tokens)
         self.session = RestSession(config, guard, self.login, name, alive)
         self._client = RESTClient(
             base_url=config.base_url, headers=dict(config.headers), auth=self.login, session=self.session

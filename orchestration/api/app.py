@@ -11,6 +11,7 @@ from orchestration.api.connectors import connectors
 from orchestration.api.datasets import datasets
 from orchestration.api.kits import kit_runs, kits
 from orchestration.api.knowledge import knowledge
+from orchestration.api.oauth import oauth
 from orchestration.api.people import tokens, users
 from orchestration.api.pipelines import pipelines
 from orchestration.api.problems import Problem
@@ -22,6 +23,7 @@ from orchestration.headrace import Headrace
 VERSION = "1"
 ROUTERS = (
     connectors,
+    oauth,
     pipelines,
     runs,
     tables,

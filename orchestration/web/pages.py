@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute
 from assets.errors import NotFoundError
 from orchestration.headrace import Headrace
 from orchestration.web.data_pages import DATA_PAGES
+from orchestration.web.oauth_pages import OAUTH_PAGES
 from orchestration.web.routing import Page
 from orchestration.web.run_pages import RUN_PAGES
 from orchestration.web.status_pages import STATUS_PAGES
@@ -54,5 +55,6 @@ PAGES: list[BaseRoute] = [
     *RUN_PAGES,
     *DATA_PAGES,
     Page("/knowledge/message", knowledge_message, permission="data"),
+    *OAUTH_PAGES,
 ]
 """In the order of the navigation."""

@@ -22,6 +22,11 @@ class Principal:
     session: str | None = None
     """Secret of the browser's session, where one asks: forms prove with it that they came from these pages."""
 
+    @property
+    def person(self) -> str:
+        """The user behind it: the owner, where a token asks."""
+        return self.name.rpartition(" (")[0] if self.kind == "token" else self.name
+
     def may(self, scope: Scope) -> bool:
         return scope in self.scopes
 

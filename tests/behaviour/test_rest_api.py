@@ -190,6 +190,7 @@ def test_a_refresh_token_is_kept_and_a_rotated_one_is_stored(api: RestServer, ho
     api.rotate = True
     for _ in range(3):
         assert source.sync("api.orders").rows_read == 35
+        assert all(result.ok for result in source.steps.catalog.connector("src").check()), "a test stores it too"
     assert len({form["refresh_token"] for form in api.token_forms}) > 3
     stored = source.steps.catalog.stored_config("src")
     assert api.refresh_token not in str(stored) and "fernet:" in str(stored["auth"]["refresh_token"])
