@@ -1,5 +1,6 @@
 """Keys of stored secrets are changed under load, and by a process that is killed half-way."""
 
+# ruff: noqa: F811
 from __future__ import annotations
 
 import os
@@ -20,7 +21,7 @@ from assets.catalog.store import Catalog
 from assets.errors import ConfigurationError
 from assets.failpoints import ROTATION_FAILPOINTS
 from assets.settings import Settings
-from tests.assets.catalog.conftest import CANARY
+from tests.assets.catalog.conftest import CANARY, catalog, catalog_settings, shop_config  # noqa: F401
 
 
 def everything(catalog: Catalog) -> str:
