@@ -133,6 +133,9 @@ class Settings(BaseSettings):
     read_silence_seconds: float = Field(
         default=110, gt=0, description="A source read without progress for this long fails."
     )
+    worker_metrics_address: str | None = Field(
+        default=None, description="Where a worker serves its figures for Prometheus, `host:port`; default: nowhere."
+    )
     worker_wait_seconds: float = Field(default=300, gt=0, description="How long a run waits for a worker to appear.")
     kits_folder: Path | None = Field(
         default=None, description="Folder of the installation's agent kits; default: `kits` in the home."

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from assets import tracing
 from assets.errors import BridgeError
 from temporal_bridge.event_loop_thread import SLICE_SECONDS, EventLoopThread, connect_until, unreachable
 from temporal_bridge.payload_size import refuse_large_payload
@@ -20,6 +21,7 @@ from temporal_bridge.workflow_run import TaskKind, WorkflowFailedError, Workflow
 
 if TYPE_CHECKING:
     from temporalio.client import Client, WorkflowHandle
+    from temporalio.runtime import Runtime
 
     from assets.settings import Settings
 
@@ -148,13 +150,15 @@ class TemporalClient:
             result_type = workflows._Definition.get_name_and_result_type(workflow)[1] or result_type
         refuse_large_payload(input, f"the input of {name}")
         token = uuid.uuid4().hex  # tells this start's workflow from one that was there
+        trace = tracing.traceparent()
 
         async def start() -> WorkflowRun:
             from temporal_bridge.workflow_start import start_or_attach
 
             wanted = WorkflowRun(id, "", str(name), task_queue, self.namespace, result_type=result_type)
             client = await self._client()
-            return await start_or_attach(client, wanted, input, token, summary, selection, memo or {})
+            with tracing.attached(trace):
+                return await start_or_attach(client, wanted, input, token, summary, selection, memo or {})
 
         return self._call(start)
 
@@ -391,6 +395,7 @@ class TemporalClient:
         from temporalio.service import RetryConfig
 
         from temporal_bridge.codec import KEYS_VARIABLE, data_converter
+        from temporal_bridge.tracing import interceptors
 
         connection = self._connection
         key = (repr(sorted(connection.items(), key=lambda item: item[0])), os.environ.get(KEYS_VARIABLE))
@@ -399,18 +404,23 @@ class TemporalClient:
         quick = RetryConfig(max_retries=2, max_elapsed_time_millis=2000)
 
         async def connect() -> Client:
-            return await Client.connect(**connection, data_converter=data_converter(), retry_config=quick)
+            return await Client.connect(
+                **connection, data_converter=data_converter(), retry_config=quick, interceptors=interceptors()
+            )
 
         return await EventLoopThread.shared().client(key, self.address, connect, self._connect_seconds)
 
-    async def connect(self) -> Client:
+    async def connect(self, runtime: Runtime | None = None) -> Client:
         """Connect in the caller's own event loop, with the same rules: for workers and tests."""
         from temporalio.client import Client
 
         from temporal_bridge.codec import data_converter
+        from temporal_bridge.tracing import interceptors
 
         async def connect() -> Client:
-            return await Client.connect(**self._connection, data_converter=data_converter())
+            return await Client.connect(
+                **self._connection, data_converter=data_converter(), interceptors=interceptors(), runtime=runtime
+            )
 
         return await connect_until(self.address, connect, self._connect_seconds)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg  # noqa: TID253
 
+from assets import tracing
 from assets.failpoints import failpoint
 from temporal_bridge._compat import (
     DagsterExecutionInterruptedError,
@@ -21,6 +22,7 @@ from temporal_bridge.client import ChildCompleted, TemporalClient
 from temporal_bridge.dagster_identity import dagster_workflow_id, run_group
 from temporal_bridge.orphaned_runs import PROCESS_TAG, own_process
 from temporal_bridge.resource import TemporalResource
+from temporal_bridge.tracing import step_span
 from temporal_bridge.workflow_run import WorkflowFailedError, WorkflowProgress, WorkflowRun
 
 __all__ = ["PipesTemporalClient", "TemporalInvocation", "dagster_workflow_id", "run_group"]
@@ -108,8 +110,13 @@ class PipesTemporalClient(dg.PipesClient, TreatAsResourceParam):
             BridgeError: Temporal is unreachable, no worker came, or the work was refused.
         """
         id = workflow_id or dagster_workflow_id(context)
-        with self.temporal.client() as client, self._obeying_interrupts(context, client, id):
-            run = self._start(context, client, workflow, input, id, task_queue, result_type=result_type, memo=extras)
+        with (
+            step_span(context) as trace,
+            self.temporal.client() as client,
+            self._obeying_interrupts(context, client, id),
+        ):
+            options = {"result_type": result_type, "memo": extras}
+            run = self._start(context, client, workflow, input, id, task_queue, trace, **options)
             result = _to_end(self._attend(context, client, run, None))
             metadata = self._metadata(client, run)
             failpoint("dagster_before_end")
@@ -158,11 +165,11 @@ class PipesTemporalClient(dg.PipesClient, TreatAsResourceParam):
         base_id = workflow_id or dagster_workflow_id(context)
         wanted = {item.table for item in getattr(input, selection)}
         failed: dict[str, Any] = {}
-        with self.temporal.client() as client:
+        with step_span(context) as trace, self.temporal.client() as client:
             for round_number in range(1, _MAX_ROUNDS + 1):
                 id = base_id if round_number == 1 else f"{base_id}/{round_number}"
                 with self._obeying_interrupts(context, client, id):
-                    run = self._start(context, client, workflow, input, id, task_queue, selection=selection)
+                    run = self._start(context, client, workflow, input, id, task_queue, trace, selection=selection)
                     failed, emitted = {}, set()
                     for result in self._items(context, client, run, item_type):
                         if result.table not in wanted:
@@ -209,9 +216,9 @@ class PipesTemporalClient(dg.PipesClient, TreatAsResourceParam):
         Raises:
             BridgeError: Temporal is unreachable, or the work was refused.
         """
-        with self.temporal.client() as client:
+        with step_span(context) as trace, self.temporal.client() as client:
             id = workflow_id or dagster_workflow_id(context)
-            return self._start(context, client, workflow, input, id, task_queue, selection=selection)
+            return self._start(context, client, workflow, input, id, task_queue, trace, selection=selection)
 
     def _start(
         self,
@@ -221,12 +228,15 @@ class PipesTemporalClient(dg.PipesClient, TreatAsResourceParam):
         input: Any,
         id: str,
         task_queue: str,
+        trace: str | None,
         **options: Any,
     ) -> WorkflowRun:
         """Start or attach, and write it into the event log before the first wait."""
         context.instance.add_run_tags(context.run.run_id, {PROCESS_TAG: own_process()})
         failpoint("dagster_before_start")
-        run = client.start_workflow(workflow, input, id=id, task_queue=task_queue, summary=_origin(context), **options)
+        options |= {"id": id, "task_queue": task_queue, "summary": _origin(context)}
+        with tracing.attached(trace):
+            run = client.start_workflow(workflow, input, **options)
         self._record(context, run)
         failpoint("dagster_after_start")
         return run

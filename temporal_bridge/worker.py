@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from assets import tracing
 from assets.errors import HeadraceError
 from assets.process_memory import limit_arenas
 from assets.settings import Settings
@@ -121,9 +122,10 @@ async def run_worker(
     """
     from assets.steps import SyncSteps
     from temporal_bridge.client import TemporalClient
+    from temporal_bridge.worker_metrics import runtime
 
     steps = SyncSteps.from_settings(settings)
-    client = await TemporalClient(connect_seconds=CONNECT_SECONDS).connect()
+    client = await TemporalClient(connect_seconds=CONNECT_SECONDS).connect(runtime(settings.worker_metrics_address))
     stop = asyncio.Event()
 
     def drain() -> None:
@@ -176,6 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
 def run(arguments: list[str] | None = None) -> None:
     """`main`, then the end of the process: threads that a cancelled activity left behind would keep it."""
     code = main(arguments)
+    tracing.flush()
     logging.shutdown()
     os._exit(code)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +37,7 @@ class BlockingCalls:
             finally:
                 self._slots.release()
 
-        work = asyncio.get_running_loop().run_in_executor(self._threads, released)
+        work = asyncio.get_running_loop().run_in_executor(self._threads, contextvars.copy_context().run, released)
         try:
             return await asyncio.wait_for(asyncio.shield(work), seconds)
         except TimeoutError:

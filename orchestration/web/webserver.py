@@ -24,11 +24,14 @@ from orchestration.web.dagster_routes import guard
 from orchestration.web.graphql_guard import Operations, operations_of
 from orchestration.web.login import Login
 from orchestration.web.login_pages import LOGIN_PAGES
+from orchestration.web.metrics import WebFigures, metrics
 from orchestration.web.origin import Origins
 from orchestration.web.page_errors import PAGE_ERRORS
 from orchestration.web.pages import PAGES
 from orchestration.web.principal import audit_note_of, principal_of
+from orchestration.web.request_watch import RequestWatch
 from orchestration.web.routing import Page, navigation_of
+from orchestration.web.run_tracing import with_traceparent
 from orchestration.web.security_headers import DOCS_POLICY, SecurityHeaders
 from orchestration.web.sessions import Sessions
 from orchestration.web.templates import STATIC, NavigationEntry, render
@@ -66,6 +69,7 @@ class HeadraceWebserver(DagsterWebserver[WorkspaceProcessContext, RequestContext
         settings = headrace.settings
         self._origins = Origins(settings.web_url, loopback_only)
         self._sessions = Sessions(settings, headrace.catalog.access) if login else None
+        self._figures = WebFigures(headrace.catalog)
         self.api = build_api(headrace)
         super().__init__(process_context, path_prefix, live_data_poll_rate=2000)
 
@@ -88,7 +92,8 @@ class HeadraceWebserver(DagsterWebserver[WorkspaceProcessContext, RequestContext
         )
         of_dagster = super().build_routes()
         guard(of_dagster)
-        return [pages, api, *of_dagster]
+        figures = Page(f"{self._prefix}/metrics", metrics, permission="metrics")
+        return [pages, api, figures, *of_dagster]
 
     def build_middleware(self) -> list[Middleware]:
         settings = self._headrace.settings
@@ -109,6 +114,7 @@ class HeadraceWebserver(DagsterWebserver[WorkspaceProcessContext, RequestContext
                 ours=is_ours,
                 audit_days=settings.audit_days,
             ),
+            Middleware(RequestWatch, prefix=self._prefix, figures=self._figures),
             Middleware(BodyLimit, limits={f"{self._prefix}{API_PATH}/datasets": UPLOAD_BYTES}),
             *super().build_middleware(),
         ]
@@ -116,6 +122,7 @@ class HeadraceWebserver(DagsterWebserver[WorkspaceProcessContext, RequestContext
     def create_asgi_app(self, **options: Any) -> Starlette:
         app = super().create_asgi_app(lifespan=_lifespan, exception_handlers=PAGE_ERRORS, **options)
         app.state.headrace = self._headrace
+        app.state.figures = self._figures
         app.state.path_prefix = self._prefix
         app.state.sessions = self._sessions
         app.state.origins = self._origins
@@ -154,6 +161,8 @@ class HeadraceWebserver(DagsterWebserver[WorkspaceProcessContext, RequestContext
         if refusal is not None:
             note.detail = refusal
             return JSONResponse({"data": None, "errors": [{"message": refusal}]}, status_code=403)
+        if operations.mutations:
+            variables = with_traceparent(query, variables)
         return await super().execute_graphql_request(request, query, variables, operation_name)
 
     async def execute_graphql_subscription(

@@ -11,6 +11,7 @@ from assets.settings import Settings
 from assets.sync import ChunkedRead, CommitInfo, TableResult, TableSync, WindowPlan
 from temporal_bridge.activities.error_classification import classified
 from temporal_bridge.activities.progress_heartbeat import ProgressHeartbeat
+from temporal_bridge.worker_metrics import count
 from temporal_bridge.workflows.step_inputs import (
     ChunkInput,
     CommitInput,
@@ -122,13 +123,17 @@ class TableSyncActivities:
     @classified
     def record(self, record: RecordInput) -> TableResult:
         with ProgressHeartbeat("record"), activity.shield_thread_cancel_exception():
-            return self._steps.record(record.work, record.result)
+            result = self._steps.record(record.work, record.result)
+            count(result)
+            return result
 
     @activity.defn(name="fail")
     @classified
     def fail(self, fail: FailInput) -> TableResult:
         with ProgressHeartbeat("fail"), activity.shield_thread_cancel_exception():
-            return self._steps.fail(fail.work, fail.error_type, fail.error)
+            result = self._steps.fail(fail.work, fail.error_type, fail.error)
+            count(result)
+            return result
 
     @activity.defn(name="skip")
     @classified
