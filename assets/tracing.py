@@ -57,40 +57,39 @@ def _provider() -> TracerProvider:
 
 
 def _processor(exporter: Any) -> SpanProcessor:
+    # All imports happen here: spans of a workflow end inside its sandbox, which lets no module be loaded.
+    from opentelemetry.sdk.trace import Event, ReadableSpan
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.trace import Status
+
+    def redacted(span: ReadableSpan) -> ReadableSpan:
+        """The span without messages and stack traces of exceptions."""
+        events = [
+            Event(e.name, {k: v for k, v in (e.attributes or {}).items() if k in _KEPT_OF_EXCEPTIONS}, e.timestamp)
+            for e in span.events
+        ]
+        kind = (span.status.description or "").partition(":")[0]
+        failed = not span.status.is_ok and not span.status.is_unset
+        return ReadableSpan(
+            name=span.name,
+            context=span.context,
+            parent=span.parent,
+            resource=span.resource,
+            attributes=span.attributes,
+            events=events,
+            links=span.links,
+            kind=span.kind,
+            status=Status(span.status.status_code, kind if failed and kind.isidentifier() else None),
+            start_time=span.start_time,
+            end_time=span.end_time,
+            instrumentation_scope=span.instrumentation_scope,
+        )
 
     class Redacting(BatchSpanProcessor):
         def on_end(self, span: ReadableSpan) -> None:
             super().on_end(redacted(span))
 
     return Redacting(exporter)
-
-
-def redacted(span: ReadableSpan) -> ReadableSpan:
-    """The span without messages and stack traces of exceptions."""
-    from opentelemetry.sdk.trace import Event, ReadableSpan
-    from opentelemetry.trace import Status
-
-    events = [
-        Event(e.name, {k: v for k, v in (e.attributes or {}).items() if k in _KEPT_OF_EXCEPTIONS}, e.timestamp)
-        for e in span.events
-    ]
-    said = (span.status.description or "").partition(":")[0]
-    kind = said if said.isidentifier() else None
-    return ReadableSpan(
-        name=span.name,
-        context=span.context,
-        parent=span.parent,
-        resource=span.resource,
-        attributes=span.attributes,
-        events=events,
-        links=span.links,
-        kind=span.kind,
-        status=Status(span.status.status_code, kind if not span.status.is_ok and not span.status.is_unset else None),
-        start_time=span.start_time,
-        end_time=span.end_time,
-        instrumentation_scope=span.instrumentation_scope,
-    )
 
 
 def traceparent() -> str | None:
