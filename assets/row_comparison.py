@@ -1,4 +1,4 @@
-"""Two sets of rows compared by key and by value in bounded memory: DuckDB on a scratch file, one hash a row."""
+"""Two sets of rows compared by key and by value in bounded memory: DuckDB, one hash a row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A DuckDB database on a scratch file: sets larger than the memory limit spill into its folder, which goes with it."""
+"""A DuckDB database in memory: sets larger than the memory limit spill into its folder, which goes with it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ class ScratchDatabase:
         _remove_abandoned(scratch)
         self._folder = tempfile.TemporaryDirectory(prefix=f"scratch-{os.getpid()}-", dir=scratch)
         self._db = duckdb.connect(
-            str(Path(self._folder.name) / "rows.duckdb"),
             config={"memory_limit": memory_limit, "threads": 2, "temp_directory": self._folder.name},
         )
         self._db.execute("SET TimeZone = 'UTC'")

@@ -32,6 +32,12 @@ class Settings(BaseSettings):
     retention_hours: float = Field(
         default=24, ge=1, description="How long replaced data files and old log entries of a table stay readable."
     )
+    rewrite_mb: int = Field(
+        default=32,
+        ge=0,
+        description="An increment rewrites the data files that it touches, up to this many MiB of them; beyond, it "
+        "marks replaced rows by deletion vectors, which is far cheaper, but which some Delta readers refuse.",
+    )
     databricks_host: str | None = Field(default=None, description="Databricks workspace: `https://...`.")
     databricks_warehouse_id: str | None = Field(default=None, description="SQL warehouse that runs the statements.")
     databricks_catalog: str = Field(default="main", description="Unity Catalog catalog of the tables.")

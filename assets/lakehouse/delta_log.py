@@ -5,26 +5,43 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from assets.errors import CommitConflictError, LakehouseError
+from assets.lakehouse.deletion_vectors import DeletionVector
+from assets.lakehouse.log_replay import LOG, active_files
 from assets.lakehouse.storage import Storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LOG = "_delta_log"
+MASKS = "deletionVectors"
+MASKED_DELETED = "headrace.maskedDeletedRows"
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """An active data file: name in the table folder, size in bytes, rows, NULLs by column where counted."""
+    """An active data file: name in the table folder, size in bytes, and its rows.
+
+    Attributes:
+        rows: those that are in the table.
+        deleted_rows: of them, those with a value in the counted column; None where that is not known.
+        vector: marks the rows that are not in the table any more.
+        bounds: least and greatest value by column, of integers.
+    """
 
     path: str
     size: int
     rows: int
-    deleted_rows: int = 0
+    deleted_rows: int | None = 0
+    vector: DeletionVector | None = None
+    bounds: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+
+    @property
+    def masked(self) -> int:
+        return self.vector.cardinality if self.vector else 0
 
 
 @dataclass
@@ -38,6 +55,7 @@ class Snapshot:
     table_id: str
     created: int
     features: frozenset[str] = field(default_factory=frozenset)
+    reader_features: frozenset[str] = field(default_factory=frozenset)
 
 
 def read_snapshot(storage: Storage, folder: str, count_column: str) -> Snapshot | None:
@@ -51,14 +69,18 @@ def read_snapshot(storage: Storage, folder: str, count_column: str) -> Snapshot 
     except TableNotFoundError:
         return None
     metadata, protocol = table.metadata(), table.protocol()
-    files = []
-    for action in _rows(table.get_add_actions(flatten=True)):
-        rows = int(action["num_records"] or 0)
-        nulls = action.get(f"null_count.{count_column}")
-        # a file without the column has no entry: all its values are NULL
-        files.append(
-            DataFile(action["path"], int(action["size_bytes"]), rows, rows - int(rows if nulls is None else nulls))
-        )
+    features = frozenset(protocol.writer_features or ())
+    logged = active_files(storage, folder, table.version()) if MASKS in features else None
+    actions = pa.table(table.get_add_actions(flatten=True))
+    bounded = [n.removeprefix("min.") for n in actions.column_names if n.startswith("min.") and _is_integer(actions, n)]
+    wanted = ["path", "size_bytes", "num_records", f"null_count.{count_column}"]
+    wanted += [f"{side}.{name}" for side in ("min", "max") for name in bounded]
+    files = [
+        _data_file(action, (logged or {}).get(action["path"], {}), count_column, bounded)
+        for action in actions.select([n for n in wanted if n in actions.column_names]).to_pylist()
+    ]
+    if logged is not None and {file.path for file in files} != set(logged):
+        raise LakehouseError("the log and delta-rs name different files", where=folder)
     return Snapshot(
         version=table.version(),
         files=files,
@@ -66,18 +88,62 @@ def read_snapshot(storage: Storage, folder: str, count_column: str) -> Snapshot 
         configuration=dict(metadata.configuration),
         table_id=str(metadata.id),
         created=int(metadata.created_time or 0),
-        features=frozenset(protocol.writer_features or ()),
+        features=features,
+        reader_features=frozenset(protocol.reader_features or ()),
     )
 
 
-def _rows(batch: Any) -> list[dict[str, Any]]:
-    import pyarrow as pa
+def _data_file(
+    action: Mapping[str, Any], logged: Mapping[str, Any], count_column: str, bounds: Sequence[str]
+) -> DataFile:
+    stored = int(action["num_records"] or 0)
+    nulls = action.get(f"null_count.{count_column}")
+    # a file without the column has no entry: all its values are NULL
+    deleted: int | None = stored - int(stored if nulls is None else nulls)
+    vector = DeletionVector.from_log(logged["deletionVector"]) if logged.get("deletionVector") else None
+    if vector is not None and deleted:
+        told = (logged.get("tags") or {}).get(MASKED_DELETED)
+        deleted = None if told is None else deleted - int(told)
+    return DataFile(
+        action["path"],
+        int(action["size_bytes"]),
+        stored - (vector.cardinality if vector else 0),
+        deleted,
+        vector,
+        {
+            name: (action[f"min.{name}"], action[f"max.{name}"])
+            for name in bounds
+            if action[f"min.{name}"] is not None and action.get(f"max.{name}") is not None
+        },
+    )
 
-    table = pa.table(batch)
-    wanted = [
-        n for n in table.column_names if n in ("path", "size_bytes", "num_records") or n.startswith("null_count._h")
-    ]
-    return table.select(wanted).to_pylist()
+
+def _is_integer(actions: pa.Table, name: str) -> bool:
+    import pyarrow.types as types
+
+    return types.is_integer(actions.schema.field(name).type)
+
+
+def masked_file(
+    file: DataFile, logged: Mapping[str, Any], vector: DeletionVector, masked_deleted: int
+) -> dict[str, Any]:
+    """The ``add`` action of a file whose rows are marked by a new vector.
+
+    Args:
+        logged: its action as the log has it.
+        masked_deleted: how many of the marked rows have a value in the counted column.
+    """
+    statistics = json.loads(logged["stats"]) | {"tightBounds": False}
+    return {
+        "path": file.path,
+        "partitionValues": {},
+        "size": file.size,
+        "modificationTime": logged["modificationTime"],
+        "dataChange": True,
+        "stats": json.dumps(statistics),
+        "tags": {**(logged.get("tags") or {}), MASKED_DELETED: str(masked_deleted)},
+        "deletionVector": vector.to_log(),
+    }
 
 
 def write_commit(
@@ -89,10 +155,12 @@ def write_commit(
     *,
     tag: str,
     add: list[dict[str, Any]],
-    remove: list[str],
+    remove: Sequence[DataFile],
     operation: str,
 ) -> int:
     """Write the next log entry. Returns its version.
+
+    A commit that removes all files and adds none with a deletion vector makes a plain table again.
 
     Raises:
         CommitConflictError: that version exists already; nothing was changed.
@@ -106,7 +174,16 @@ def write_commit(
         schema_text = Schema.from_arrow(schema).to_json()
     except (DeltaError, ValueError, TypeError) as error:
         raise LakehouseError(f"Delta cannot hold the schema: {error}", where=folder) from error
-    needs_ntz = '"timestamp_ntz"' in schema_text
+    anew = snapshot is None or {file.path for file in snapshot.files} == {file.path for file in remove}
+    needed = {"timestampNtz"} if '"timestamp_ntz"' in schema_text else set[str]()
+    masks = any("deletionVector" in action for action in add)
+    if masks:
+        needed.add(MASKS)
+        configuration = configuration | {"delta.enableDeletionVectors": "true"}
+    elif anew:
+        configuration = {name: value for name, value in configuration.items() if name != "delta.enableDeletionVectors"}
+    kept = snapshot.features - ({MASKS} if anew and not masks else set()) if snapshot else frozenset[str]()
+    features = kept | needed
     actions: list[dict[str, Any]] = [
         {
             "commitInfo": {
@@ -118,18 +195,10 @@ def write_commit(
             }
         }
     ]
-    if snapshot is None or (needs_ntz and "timestampNtz" not in snapshot.features):
-        if needs_ntz:
-            # the one feature these tables need beyond the oldest protocol
-            protocol = {
-                "minReaderVersion": 3,
-                "minWriterVersion": 7,
-                "readerFeatures": ["timestampNtz"],
-                "writerFeatures": ["timestampNtz"],
-            }
-        else:
-            protocol = {"minReaderVersion": 1, "minWriterVersion": 2}
-        actions.append({"protocol": protocol})
+    if snapshot is None or features != snapshot.features:
+        actions.append(
+            {"protocol": _protocol(features, (snapshot.reader_features if snapshot else frozenset()) | needed)}
+        )
     actions.append(
         {
             "metaData": {
@@ -142,7 +211,7 @@ def write_commit(
             }
         }
     )
-    actions += [{"remove": {"path": path, "deletionTimestamp": now, "dataChange": True}} for path in remove]
+    actions += [{"remove": _removal(file, now)} for file in remove]
     actions += [{"add": action} for action in add]
     version = snapshot.version + 1 if snapshot else 0
     text = "\n".join(json.dumps(action) for action in actions) + "\n"
@@ -151,3 +220,21 @@ def write_commit(
     except FileExistsError as error:
         raise CommitConflictError(f"another writer committed version {version} first", where=folder) from error
     return version
+
+
+def _protocol(features: frozenset[str], reader_features: frozenset[str]) -> dict[str, Any]:
+    """The oldest protocol, or the one that names its features: those that these tables need."""
+    if not features:
+        return {"minReaderVersion": 1, "minWriterVersion": 2}
+    return {
+        "minReaderVersion": 3,
+        "minWriterVersion": 7,
+        "readerFeatures": sorted(reader_features & features),
+        "writerFeatures": sorted(features),
+    }
+
+
+def _removal(file: DataFile, now: int) -> dict[str, Any]:
+    """Files are known by path and deletion vector together."""
+    vector = {"deletionVector": file.vector.to_log()} if file.vector else {}
+    return {"path": file.path, "deletionTimestamp": now, "dataChange": True, **vector}

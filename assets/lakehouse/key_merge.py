@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assets.errors import LakehouseError
-from assets.lakehouse.data_files import file_batches
+from assets.lakehouse.data_files import TouchedRows, numbered_batches
+from assets.lakehouse.key_filter import KeyFilter
 from assets.lakehouse.storage import Storage
 from assets.scratch_database import ScratchDatabase, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from assets.lakehouse.deletion_vectors import Rows
+    from assets.lakehouse.delta_log import DataFile
+
+
+FILTERED_KEYS = 2_000_000
+KEY_BATCH_ROWS = 1 << 19
 
 
 class TouchedKeys(ScratchDatabase):
@@ -24,6 +32,8 @@ class TouchedKeys(ScratchDatabase):
         super().__init__(memory_limit, scratch)
         self._key = list(key)
         self._schema = pa.schema([schema.field(name) for name in key])
+        # the touched keys are always the side that is held in memory, the table's the one that streams by
+        self._db.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
         columns = ", ".join(f"{quoted(name)} AS k{i}" for i, name in enumerate(key))
         self._select = f"SELECT {columns}, ?::BOOLEAN AS gone FROM incoming"
         self._db.register("incoming", self._schema.empty_table())
@@ -50,30 +60,75 @@ class TouchedKeys(ScratchDatabase):
                 remedy="Name columns that identify a row with --key, or sync with --mode full.",
             )
 
-    def rows_in(self, storage: Storage, files: Sequence[str]) -> dict[str, dict[int, bool]]:
-        """For each file that holds a touched key: its row numbers in order, and whether each is a delete."""
+    def rows_in(
+        self, storage: Storage, folder: str, files: Sequence[DataFile], masked: Callable[[DataFile], Rows | None]
+    ) -> dict[str, TouchedRows]:
+        """The rows that hold a touched key, by file, masked rows aside. Files without any are left out.
+
+        Args:
+            masked: a file's rows that are not in the table any more.
+        """
+        import numpy as np
         import pyarrow as pa
 
         if not self.count:
             return {}
-        schema = pa.schema([pa.field("row", pa.int64()), *(f.with_name(f"k{i}") for i, f in enumerate(self._schema))])
+        key = [f.with_name(f"k{i}") for i, f in enumerate(self._schema)]
+        schema = pa.schema([pa.field("file", pa.int32()), pa.field("row", pa.int64()), *key])
+        candidates = _candidates(storage, folder, files, self._schema, schema, self._filter())
+        stored = pa.RecordBatchReader.from_batches(schema, candidates)
+        self._db.register("stored", stored)
         same = " AND ".join(f"f.k{i} IS NOT DISTINCT FROM t.k{i}" for i in range(len(self._key)))
-        found: dict[str, dict[int, bool]] = {}
-        for address in files:
-            numbered = pa.RecordBatchReader.from_batches(schema, self._numbered(storage, address, schema))
-            self._db.register("stored", numbered)
-            rows = self._db.execute(
-                f"SELECT f.row, bool_and(t.gone) FROM stored f JOIN touched t ON {same} GROUP BY ALL ORDER BY 1"
-            ).fetchall()
-            if rows:
-                found[address] = dict(rows)
-        return found
+        query = f"SELECT f.file, f.row, bool_and(t.gone) AS gone FROM stored f JOIN touched t ON {same}"
+        found = self._db.execute(f"{query} GROUP BY ALL ORDER BY ALL").to_arrow_table()
+        self._db.unregister("stored")
+        numbers, rows, gone = (np.asarray(found.column(name)) for name in ("file", "row", "gone"))
+        touched: dict[str, TouchedRows] = {}
+        for number, file in enumerate(files):
+            first, last = np.searchsorted(numbers, [number, number + 1]).tolist()
+            hit = TouchedRows(rows[first:last], gone[first:last])
+            dead = masked(file) if last > first else None
+            if dead is not None:
+                left = ~np.isin(hit.rows, dead, assume_unique=True)
+                hit = TouchedRows(hit.rows[left], hit.gone[left])
+            if len(hit.rows):
+                touched[file.path] = hit
+        return touched
 
-    def _numbered(self, storage: Storage, address: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    def _filter(self) -> KeyFilter | None:
+        """Of the key column with the most values; None where there are too many to look at."""
         import pyarrow as pa
 
-        start = 0
-        for batch in file_batches(storage, address, self._schema):
-            numbers = pa.arange(start, start + batch.num_rows)
-            yield pa.RecordBatch.from_arrays([numbers, *batch.columns], schema=schema)
-            start += batch.num_rows
+        if self.count > FILTERED_KEYS:
+            return None
+        distinct = ", ".join(f"approx_count_distinct(k{i})" for i in range(len(self._key)))
+        counts = self._db.execute(f"SELECT {distinct} FROM touched").fetchone() or ()
+        most = counts.index(max(counts))
+        values = self._db.execute(f"SELECT DISTINCT k{most} FROM touched").to_arrow_table()
+        column = values.column(0).cast(self._schema.field(most).type)
+        return KeyFilter(self._key[most], pa.concat_arrays(column.chunks) if column.num_chunks else column)
+
+
+def _candidates(
+    storage: Storage,
+    folder: str,
+    files: Sequence[DataFile],
+    key: pa.Schema,
+    schema: pa.Schema,
+    looked: KeyFilter | None,
+) -> Iterator[pa.RecordBatch]:
+    """The rows that may hold a touched key: the file's number, the row's number, the key."""
+    import pyarrow as pa
+
+    for number, file in enumerate(files):
+        if looked and not looked.may_hold(*file.bounds.get(looked.column, (None, None))):
+            continue
+        groups = looked.groups if looked else None
+        for start, batch in numbered_batches(storage, f"{folder}/{file.path}", key, groups, KEY_BATCH_ROWS):
+            rows = pa.arange(start, start + batch.num_rows)
+            if looked:
+                passing = looked.passing(batch.column(looked.column))
+                batch, rows = batch.filter(passing), rows.filter(passing)
+            if len(rows):
+                origin = pa.repeat(pa.scalar(number, pa.int32()), len(rows))
+                yield pa.RecordBatch.from_arrays([origin, rows, *batch.columns], schema=schema)

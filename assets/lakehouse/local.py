@@ -8,21 +8,23 @@ import logging
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.arrow_compute import arrow_compute
 from assets.errors import CommitConflictError, ConfigurationError, LakehouseError
 from assets.failpoints import failpoint
-from assets.lakehouse.data_files import file_batches, fit, rewritten
-from assets.lakehouse.delta_log import DataFile, Snapshot, read_snapshot, write_commit
+from assets.lakehouse.data_files import TouchedRows, file_batches, fit
+from assets.lakehouse.deletion_vectors import DeletionVector, vector_prefix
+from assets.lakehouse.delta_log import MASKS, DataFile, Snapshot, read_snapshot, write_commit
 from assets.lakehouse.interface import DELETED_AT, LOADED_AT, POSITION, RUN, Lakehouse, PartWriter, TableId, TableState
 from assets.lakehouse.key_merge import TouchedKeys
 from assets.lakehouse.parquet_parts import delta_statistics
 from assets.lakehouse.retention import keep_up
 from assets.lakehouse.staging import Staging
 from assets.lakehouse.storage import FolderStorage, Storage
+from assets.lakehouse.table_merge import FileMerge, MaskedRows, files_to_rewrite
 from assets.naming import path_part, table_slug
 from assets.sync import CommitInfo, Manifest, Part, Watermark
 
@@ -47,10 +49,17 @@ class _Change:
 
     schema: pa.Schema
     add: list[dict[str, Any]]
-    remove: list[str]
+    remove: list[DataFile]
     operation: str
     watermark: Watermark | None
     counts: dict[str, Any]
+    masked: list[dict[str, Any]] = field(default_factory=list)
+    """Actions of files that stay, under new deletion vectors: ``remove`` names them too."""
+
+    @property
+    def new_files(self) -> set[str]:
+        vectors = {DeletionVector.from_log(action["deletionVector"]).file for action in self.masked}
+        return {action["path"] for action in self.add} | {name for name in vectors if name}
 
 
 class LocalLakehouse(Lakehouse):
@@ -61,6 +70,7 @@ class LocalLakehouse(Lakehouse):
         staging: folder of the parts.
         scratch: local folder for what a merge cannot hold in memory.
         retention_hours: how long replaced data files and old log entries stay readable.
+        rewrite_bytes: an upsert rewrites files of so many bytes; beyond, it marks rows by deletion vectors.
     """
 
     def __init__(
@@ -72,6 +82,7 @@ class LocalLakehouse(Lakehouse):
         storage: Storage | None = None,
         memory_limit: str = "256MB",
         retention_hours: float = 24,
+        rewrite_bytes: int = 32 << 20,
     ) -> None:
         self.root = root
         self.storage = storage or FolderStorage()
@@ -79,6 +90,7 @@ class LocalLakehouse(Lakehouse):
         self._scratch = scratch
         self._memory_limit = memory_limit
         self._retention_hours = retention_hours
+        self._rewrite_bytes = rewrite_bytes
 
     @classmethod
     def from_settings(cls, settings: Settings) -> LocalLakehouse:
@@ -110,6 +122,7 @@ class LocalLakehouse(Lakehouse):
             storage=storage,
             memory_limit=settings.memory_limit,
             retention_hours=settings.retention_hours,
+            rewrite_bytes=settings.rewrite_mb << 20,
         )
 
     def rehearsal(self) -> Rehearsal:
@@ -192,7 +205,8 @@ class LocalLakehouse(Lakehouse):
         if snapshot is None or tag not in tags:
             return None
         if tags[-1] == tag:
-            self._clear_other_tries(table, tag, {file.path for file in snapshot.files})
+            vectors = {file.vector.file or "" for file in snapshot.files if file.vector}
+            self._clear_other_tries(table, tag, {file.path for file in snapshot.files} | vectors)
         return CommitInfo(version=snapshot.version, rows_total=sum(f.rows for f in snapshot.files), repeated=True)
 
     def _configuration(
@@ -215,9 +229,10 @@ class LocalLakehouse(Lakehouse):
     def _clear_other_tries(self, table: TableId, tag: str, committed: set[str]) -> None:
         """Remove files of tries that died. Safe once the tag is committed: a rival that has not seen it loses."""
         folder = self.uri(table)
-        for file in list(self.storage.files(folder, self._file_prefix(tag))):
-            if file.name not in committed:
-                self.storage.delete(f"{folder}/{file.name}")
+        for prefix in (self._file_prefix(tag), vector_prefix(tag)):
+            for file in list(self.storage.files(folder, prefix)):
+                if file.name not in committed:
+                    self.storage.delete(f"{folder}/{file.name}")
 
     def _adopt(self, folder: str, parts: Sequence[Part], tag: str, schema: pa.Schema) -> list[dict[str, Any]]:
         """Make staged parts data files of the table, under names of this try: a rival's files are never touched."""
@@ -257,17 +272,21 @@ class LocalLakehouse(Lakehouse):
             raise LakehouseError(f"Delta holds no names that differ only by case: {', '.join(twins)}", where=where)
         if snapshot is None:
             return wanted
-        for field in wanted:
-            if field.name in current.names and current.field(field.name).type != field.type:
+        for column in wanted:
+            if column.name in current.names and current.field(column.name).type != column.type:
                 raise LakehouseError(
-                    f"column {field.name} was {current.field(field.name).type} and is now {field.type}",
+                    f"column {column.name} was {current.field(column.name).type} and is now {column.type}",
                     where=where,
                     remedy=f"Run: headrace sync {table.connector} {table.table} --mode full",
                 )
         return pa.schema([*current, *(field for field in wanted if field.name not in current.names)])
 
     def _commit(
-        self, table: TableId, tag: str, follows: int | None, prepare: Callable[[Snapshot | None], _Change]
+        self,
+        table: TableId,
+        tag: str,
+        follows: int | None,
+        prepare: Callable[[Snapshot | None], _Change],
     ) -> CommitInfo:
         """Try ``prepare`` and the log entry until one wins: a rival's commit makes us read the table again."""
         folder = self.uri(table)
@@ -291,17 +310,17 @@ class LocalLakehouse(Lakehouse):
                     change.schema,
                     self._configuration(snapshot, tag, change.watermark, follows),
                     tag=tag,
-                    add=change.add,
+                    add=change.add + change.masked,
                     remove=change.remove,
                     operation=change.operation,
                 )
             except CommitConflictError:
-                for action in change.add:
-                    self.storage.delete(f"{folder}/{action['path']}")
+                for name in change.new_files:
+                    self.storage.delete(f"{folder}/{name}")
                 if number == COMMIT_TRIES - 1:
                     raise
                 continue
-            self._clear_other_tries(table, tag, {action["path"] for action in change.add})
+            self._clear_other_tries(table, tag, change.new_files)
             try:
                 keep_up(self.storage, folder, version, self._retention_hours)
             except Exception as error:  # the commit stands; the next checkpoint makes up for this one
@@ -328,7 +347,7 @@ class LocalLakehouse(Lakehouse):
             return _Change(
                 schema=merged,
                 add=add,
-                remove=[file.path for file in old] if replace else [],
+                remove=old if replace else [],
                 operation="WRITE",
                 watermark=watermark,
                 counts={
@@ -372,29 +391,36 @@ class LocalLakehouse(Lakehouse):
 
                 def prepare(snapshot: Snapshot | None) -> _Change:
                     merged = self._merged_schema(table, snapshot, target)
-                    files = {f"{folder}/{file.path}": file for file in (snapshot.files if snapshot else [])}
-                    hit = touched.rows_in(self.storage, list(files))
-                    kept_parts: list[Part] = []
-                    for address, rows in hit.items():
-                        with self._staging.writer(f"{work}/rewritten-{uuid.uuid4().hex}", merged) as writer:
-                            for batch in rewritten(self.storage, address, merged, rows, stamp):
-                                writer.write(batch)
-                        kept_parts += writer.parts
-                    add = self._adopt(folder, [*new.parts, *kept_parts], tag, merged)
-                    before = sum(file.rows for file in files.values())
+                    files = snapshot.files if snapshot else []
+                    masked = MaskedRows(self.storage, folder)
+                    hit = touched.rows_in(self.storage, folder, files, masked.of)
+                    plain = snapshot is None or MASKS not in snapshot.features
+                    anew = files_to_rewrite(files, hit, self._rewrite_bytes, plain=plain)
+                    merge = FileMerge(self.storage, folder, snapshot.version if snapshot else 0, merged, masked, stamp)
+                    with self._staging.writer(f"{work}/kept-{uuid.uuid4().hex}", merged) as kept:
+                        for file in files:
+                            rows = hit.get(file.path, TouchedRows.none())
+                            if file.path in anew:
+                                for batch in merge.rows_of(file, rows):
+                                    kept.write(batch)
+                            elif file.path in hit:
+                                for batch in merge.mark(file, rows):
+                                    kept.write(batch)
+                    add = self._adopt(folder, [*new.parts, *kept.parts], tag, merged)
                     added = sum(part.rows for part in new.parts)
-                    gone = sum(files[address].rows for address in hit) - sum(part.rows for part in kept_parts)
+                    gone = sum(int((~rows.gone).sum()) for rows in hit.values())
                     return _Change(
                         schema=merged,
                         add=add,
-                        remove=[files[address].path for address in hit],
+                        masked=merge.actions(files, tag),
+                        remove=[file for file in files if file.path in anew or file.path in merge.marked],
                         operation="MERGE",
                         watermark=None,
                         counts={
                             "rows_added": added,
                             "rows_removed": gone,
                             "bytes_added": sum(action["size"] for action in add),
-                            "rows_total": before - gone + added,
+                            "rows_total": sum(file.rows for file in files) - gone + added,
                         },
                     )
 
@@ -417,10 +443,11 @@ class LocalLakehouse(Lakehouse):
         target = pa.schema([schema.field(name) for name in wanted])
         read_schema = pa.schema([schema.field(name) for name in read])
         folder = self.uri(table)
+        masked = MaskedRows(self.storage, folder)
 
         def batches() -> Iterator[pa.RecordBatch]:
             for file in files:
-                for batch in file_batches(self.storage, f"{folder}/{file.path}", read_schema):
+                for batch in file_batches(self.storage, f"{folder}/{file.path}", read_schema, masked.of(file)):
                     kept = batch.filter(pc.is_null(batch.column(DELETED_AT))) if filtered else batch
                     if kept.num_rows:
                         yield kept.select(wanted)
@@ -442,7 +469,10 @@ class LocalLakehouse(Lakehouse):
         yield self._stream(table, snapshot, files, None, False)
 
     def count_live(self, table: TableId) -> int:
-        return sum(file.rows - file.deleted_rows for file in self._existing(table).files)
+        snapshot = self._existing(table)
+        told = sum(file.rows - file.deleted_rows for file in snapshot.files if file.deleted_rows is not None)
+        untold = [file for file in snapshot.files if file.deleted_rows is None]
+        return told + sum(batch.num_rows for batch in self._stream(table, snapshot, untold, [DELETED_AT], True))
 
     def drop(self, table: TableId) -> None:
         self.storage.delete_folder(self.uri(table))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from urllib.parse import unquote
 
-from assets.lakehouse.delta_log import LOG
+from assets.lakehouse.deletion_vectors import DeletionVector
+from assets.lakehouse.log_replay import LOG, active_files
 from assets.lakehouse.storage import Storage
 
 CHECKPOINT_EVERY = 10
@@ -26,25 +27,26 @@ def keep_up(storage: Storage, folder: str, version: int, retention_hours: float)
 def remove_expired_files(
     storage: Storage, folder: str, version: int, live_addresses: set[str], retention_hours: float
 ) -> int:
-    """Delete data files that left the table, or never came in, more than ``retention_hours`` ago.
+    """Delete data files and deletion vectors that left the table, or never came in, more than ``retention_hours`` ago.
 
     A file that another commit adopts meanwhile is younger than that. Returns how many were deleted.
     """
     import pyarrow.parquet as pq
 
     oldest = time.time() - retention_hours * 3600
-    live = {unquote(address).rsplit("/", 1)[-1] for address in live_addresses}
+    live: set[str | None] = {unquote(address).rsplit("/", 1)[-1] for address in live_addresses}
     with storage.open_input(f"{folder}/{LOG}/{version:020d}.checkpoint.parquet") as opened:
-        tombstones = pq.ParquetFile(opened).read(columns=["remove.path", "remove.deletionTimestamp"])
-    recent = {
-        entry["path"]
-        for entry in tombstones.column("remove").to_pylist()
-        if entry and (entry["deletionTimestamp"] or 0) / 1000 > oldest
-    }
+        columns = ["remove.path", "remove.deletionTimestamp", "remove.deletionVector"]
+        tombstones = pq.ParquetFile(opened).read(columns=columns).column("remove").to_pylist()
+    recent = [entry for entry in tombstones if entry and (entry["deletionTimestamp"] or 0) / 1000 > oldest]
+    kept = live | {entry["path"] for entry in recent}
+    for action in [*active_files(storage, folder, version).values(), *recent]:
+        if vector := action.get("deletionVector"):
+            kept.add(DeletionVector.from_log(vector).file)
     count = 0
     for file in list(storage.files(folder)):
-        expired = file.name not in live and file.name not in recent and file.changed < oldest
-        if expired and file.name.endswith((".parquet", ".tmp")):
+        expired = file.name not in kept and file.changed < oldest
+        if expired and file.name.endswith((".parquet", ".bin", ".tmp")):
             storage.delete(f"{folder}/{file.name}")
             count += 1
     return count
