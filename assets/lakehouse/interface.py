@@ -170,8 +170,8 @@ class Lakehouse(ABC):
         """Replace or insert rows by key and soft-delete (``_headrace_deleted_at``, last values kept), in ONE commit.
 
         ``changes`` may come from a ``scan`` of the same table, still open. They hold full rows of ``schema``, unique by
-        key; ``deletes`` hold the key columns plus the run metadata columns. Keys compare NULL-safe. The cost follows the
-        changes, beside a look at the stored keys. Same tag rule as ``commit``.
+        key; ``deletes`` hold the key columns plus the run metadata columns. Keys compare NULL-safe. The cost
+        follows the changes, beside a look at the stored keys. Same tag rule as ``commit``.
         """
 
     def load_run(
