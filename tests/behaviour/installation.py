@@ -90,7 +90,7 @@ class Installation:
         lakehouse = self.steps.lakehouse
         id = TableId(layer=layer, connector="shop", table=table)
         if not isinstance(lakehouse, DatabricksLakehouse):
-            return DeltaTable(lakehouse.uri(id)).to_pyarrow_table()
+            return _read(DeltaTable(lakehouse.uri(id)))
         name = lakehouse.qualified_name(id)
         location = str(lakehouse.connection.client.tables.get(name).storage_location)
         if location.startswith("file://"):
@@ -114,3 +114,10 @@ class Installation:
         stored = self._stored(layer, table).to_pylist()
         rows = [row for row in stored if row.get(STATE) is None and not (live and row.get(DELETED_AT) is not None)]
         return sorted((tuple(row[column] for column in columns) for row in rows), key=repr)
+
+
+def _read(table: DeltaTable) -> pa.Table:
+    """delta-rs has two readers: the one that gives Arrow's own types knows no deletion vectors."""
+    if "deletionVectors" in (table.protocol().reader_features or ()):
+        return pa.table(table.scan())
+    return table.to_pyarrow_table()

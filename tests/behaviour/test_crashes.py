@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 import pytest
+from deltalake import DeltaTable
 
 from assets.failpoints import WORKER_FAILPOINTS
 from assets.lakehouse.interface import TableId
@@ -78,6 +79,24 @@ def test_an_incremental_sync_that_dies_at_every_failpoint_in_turn_is_exact(
     change_source(crashing)
     monkeypatch.setenv("HEADRACE_FAILPOINTS", ALL)
     assert_second(crashing, synced(crashing, deletes="keys"))
+    assert died_at(tmp_path) == set(WORKER_FAILPOINTS)
+    assert_clean_and_equal(crashing)
+
+
+def test_an_incremental_sync_that_marks_rows_as_gone_and_dies_at_every_failpoint_is_exact(
+    engine: str, crashing: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a large table, whose files are not rewritten."""
+    if engine != "local":
+        pytest.skip("Databricks marks rows or rewrites files as it likes")
+    monkeypatch.setenv("HEADRACE_REWRITE_MB", "0")
+    assert_first(synced(crashing))
+    change_source(crashing)
+    monkeypatch.setenv("HEADRACE_FAILPOINTS", ALL)
+    assert_second(crashing, synced(crashing, deletes="keys"))
+    silver = TableId(layer="silver", connector="shop", table=TABLE)
+    features = DeltaTable(crashing.steps.lakehouse.uri(silver)).protocol().reader_features or []
+    assert "deletionVectors" in features
     assert died_at(tmp_path) == set(WORKER_FAILPOINTS)
     assert_clean_and_equal(crashing)
 
