@@ -75,7 +75,6 @@ class MysqlChangeRead(ChangeRead):
         self.schema = decoder.schema
         self.low, self.high = previous.value, end.gtid
         self._taking = True
-        self._altered = False
         self._rows_of_transaction = False
         self._prepared: set[str] = set(previous.position.get("prepared") or [])
         self._any = False
@@ -83,12 +82,17 @@ class MysqlChangeRead(ChangeRead):
     def batches(self) -> Iterator[ChangeBatch]:
         before = self._previous.position
         decoder = self._decoder
-        if before["gtid"] != self._end.gtid:
+        if before["gtid"] == self._end.gtid:
+            places = (file_number(self._end.file), self._end.place), (file_number(before["file"]), before["place"])
+            if self._window.by_place and places[0] < places[1]:
+                raise StreamLostError("the server's binlog was begun anew (RESET MASTER)", where=self._where)
+        else:
             empty = pa.RecordBatch.from_arrays([pa.nulls(0, f.type) for f in self.schema], schema=self.schema)
             told = time.monotonic()
             with self._streaming as stream:
                 reached = False
                 first = ""
+                placed = Placed(log.Event(0, log.ROTATE, 0, 0, 0, b""), before["file"], before["place"])
                 for placed in stream.after(before["gtid"]):
                     if not first and placed.file and placed.event.kind != log.ROTATE:
                         first = placed.file
@@ -107,7 +111,9 @@ class MysqlChangeRead(ChangeRead):
                         yield ChangeBatch(empty, "u", pa.array([], pa.int64()))
                 if not reached:
                     raise SourceUnreachableError("the binlog ended before the sync's position", where=self._where)
-                self._position["made"] = stream.made.get(self._end.file, before["made"])
+                if self._end.file not in stream.made:  # the last transaction lies in an earlier file
+                    self._position |= {"file": placed.file, "place": placed.end}
+                self._position["made"] = stream.made[self._position["file"]]
         yield from self._noted(decoder.take())
         self._require_told_columns()
 
@@ -261,6 +267,8 @@ class MysqlChangeRead(ChangeRead):
     @property
     def watermark(self) -> Watermark:
         before = self._previous.position
+        if before["gtid"] == self._end.gtid:
+            return self._previous
         unchanged = not self._any and not self.truncates and before["columns"] == self._position["columns"]
         near = before["file"] == self._end.file and self._end.place - before["place"] < UNMOVED_BYTES
         if unchanged and near and self._prepared == set(before.get("prepared") or []):

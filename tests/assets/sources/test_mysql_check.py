@@ -148,3 +148,14 @@ def test_a_probe_differs_once_a_table_changed(mariadb: MariadbServer, mariadb_da
     assert connector.probe([name]) == before
     mariadb.execute(mariadb_database, "INSERT INTO p VALUES (1)")
     assert connector.probe([name]) != before
+
+
+def test_a_view_counts_as_changed_once_anything_was_committed(mariadb: MariadbServer, mariadb_database: str) -> None:
+    mariadb.execute(mariadb_database, "CREATE TABLE p (id int PRIMARY KEY)", "CREATE VIEW v AS SELECT * FROM p")
+    connector = MysqlConnector("shop", MysqlConfig(**mariadb.config(mariadb_database)))
+    name = f"{mariadb_database}.v"
+    before = connector.probe([name])
+    mariadb.execute(mariadb_database, "SELECT count(*) FROM v", "CREATE TEMPORARY TABLE x AS SELECT * FROM p")
+    assert connector.probe([name]) == before
+    mariadb.execute(mariadb_database, "INSERT INTO p VALUES (1)")
+    assert connector.probe([name]) != before
