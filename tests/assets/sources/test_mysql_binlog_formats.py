@@ -327,7 +327,7 @@ def packed_json(value: Any, large: bool = False) -> bytes:
                 return bytes([kind]) + struct.pack(packing, value)
             except struct.error:
                 continue
-    text = value.encode()
+    text = str(value).encode()
     size = b""
     length = len(text)
     while length > 127:
