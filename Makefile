@@ -42,18 +42,23 @@ lint: install
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(VENV)/bin/pyright
 
 # Debian packages that only the tests need; nothing to do where the programs are there.
-system-packages:
-	@if ! PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v mariadbd >/dev/null; then \
+define debian_package
+	@if ! PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v $(1) >/dev/null; then \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-			echo "installing Debian's mariadb-server for the tests"; \
+			echo "installing Debian's $(2) for the tests"; \
 			export DEBIAN_FRONTEND=noninteractive; \
-			{ apt-get install -qq -y --no-install-recommends mariadb-server \
-				|| { apt-get update -qq && apt-get install -qq -y --no-install-recommends mariadb-server; }; } >/dev/null 2>&1 \
-				|| echo "apt-get could not install mariadb-server: the tests that need MariaDB are skipped" >&2; \
+			{ apt-get install -qq -y --no-install-recommends $(2) \
+				|| { apt-get update -qq && apt-get install -qq -y --no-install-recommends $(2); }; } >/dev/null 2>&1 \
+				|| echo "apt-get could not install $(2): the tests that need it are skipped" >&2; \
 		else \
-			echo "MariaDB is missing (as root: apt-get install mariadb-server): the tests that need it are skipped" >&2; \
+			echo "$(1) is missing (as root: apt-get install $(2)): the tests that need it are skipped" >&2; \
 		fi; \
 	fi
+endef
+
+system-packages:
+	$(call debian_package,mariadbd,mariadb-server)
+	$(call debian_package,chromium,chromium)
 
 # The Snowflake stand-in of the tests, in an environment of its own: it wants other releases than Headrace.
 snowflake-standin: .venv-fakesnow/.installed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class HeadraceError(Exception):
     """Base of all errors a user sees.
@@ -29,7 +31,23 @@ class HeadraceError(Exception):
 
 
 class ConfigurationError(HeadraceError):
-    """A setting, a connector config or a pipeline definition is wrong."""
+    """A setting, a connector config or a pipeline definition is wrong.
+
+    Args:
+        fields: what is wrong with which field, ``("auth.token", "Field required")``, where that is known.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str = "",
+        remedy: str = "",
+        retryable: bool | None = None,
+        fields: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        super().__init__(what, where=where, remedy=remedy, retryable=retryable)
+        self.fields = tuple(fields)
 
 
 class UrlRefusedError(ConfigurationError):

@@ -42,9 +42,11 @@ def checked_config(kind: type[Connector], config: Mapping[str, Any], where: str)
             # a message written by a validator may repeat what it was given
             if item["type"] in ("value_error", "assertion_error") and any(text in message for text in values):
                 message = "the value is not valid"
-            problems.append(f"{field}: {message}")
-        shown = "; ".join(problems[:20])
-    raise ConfigurationError(f"the config does not fit type {kind.type_name}: {shown}.", where=where)
+            problems.append((field, message))
+        shown = "; ".join(f"{field}: {message}" for field, message in problems[:20])
+    raise ConfigurationError(
+        f"the config does not fit type {kind.type_name}: {shown}.", where=where, fields=problems[:20]
+    )
 
 
 def _texts(value: Any) -> Iterator[str]:

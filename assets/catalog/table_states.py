@@ -98,6 +98,14 @@ class TableState(Model):
     lag_seconds: float | None = None
 
 
+class ConnectorTables(Model):
+    """The tables of one connector: how many, how many of them failed last; ``synced_from`` is that of the oldest."""
+
+    tables: int = 0
+    failed: int = 0
+    synced_from: datetime | None = None
+
+
 class TableStates(ABC):
     """Base of `assets.catalog.store.Catalog`: the tables as they are now."""
 
@@ -140,6 +148,17 @@ class TableStates(ABC):
             one = (TableStateRow.connector == connector, TableStateRow.table_name == table)
             row = session.execute(_states(session).where(*one)).one_or_none()
             return _state(*row) if row is not None else None
+
+    def tables_of_connectors(self, connectors: Sequence[str]) -> dict[str, ConnectorTables]:
+        """The tables of each of these connectors that has some."""
+        row = TableStateRow
+        failed = func.sum(case((row.status == "failed", 1), else_=0))
+        query = select(row.connector, func.count(), failed, func.min(row.synced_from)).group_by(row.connector)
+        with self._reading() as session:
+            return {
+                name: ConnectorTables(tables=count, failed=int(bad), synced_from=oldest)
+                for name, count, bad, oldest in session.execute(query.where(row.connector.in_(connectors)))
+            }
 
     def tables_changed_since(self, since: datetime, limit: int = 5000) -> list[TableState]:
         """What changed at ``since`` or later, oldest change first."""

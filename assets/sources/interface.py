@@ -231,6 +231,10 @@ class Connector(ABC):
     def check(self) -> list[CheckResult]:
         """Try each prerequisite in turn, all within 10 seconds. Never raises."""
 
+    def checks(self) -> Iterator[CheckResult]:
+        """The same, each as soon as it is known."""
+        yield from self.check()
+
     @abstractmethod
     def discover(self, tables: Sequence[str] | None = None) -> list[SourceTable]:
         """List tables with columns, keys and estimates by catalogue queries; ``tables`` limits to exact names.

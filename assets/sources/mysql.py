@@ -247,9 +247,12 @@ class MysqlConnector(Connector):
     config: MysqlConfig
 
     def check(self) -> list[CheckResult]:
+        return list(self.checks())
+
+    def checks(self) -> Iterator[CheckResult]:
         from assets.sources.mysql_check import check_mysql
 
-        return check_mysql(self.name, self.config)
+        yield from check_mysql(self.name, self.config)
 
     def discover(self, tables: Sequence[str] | None = None) -> list[SourceTable]:
         from assets.sources.mysql_catalogue import list_tables

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from assets.errors import HeadraceError, SourceAccessError
@@ -23,7 +23,7 @@ Outcome = tuple[str, str]
 """What is wrong and the statement that fixes it; two empty texts where nothing is."""
 
 
-def check_mysql(name: str, config: MysqlConfig) -> list[CheckResult]:
+def check_mysql(name: str, config: MysqlConfig) -> Iterator[CheckResult]:
     """One result a prerequisite; after a failure to connect, or without a database, the later ones are not tried."""
     inside: list[tuple[str, Callable[[pymysql.Connection[Any], MysqlConfig], Outcome]]] = [
         ("database", _database),
@@ -34,34 +34,35 @@ def check_mysql(name: str, config: MysqlConfig) -> list[CheckResult]:
     if config.cdc:
         inside += [("binlog", _binlog), ("replication grants", _replication_grants)]
     names = [*CONNECTING, *(check for check, _ in inside)]
-    results: list[CheckResult] = []
+    told = 0
     started = time.monotonic()
 
-    def add(check: str, outcome: Outcome) -> bool:
-        nonlocal started
-        took, started = time.monotonic() - started, time.monotonic()
-        ok = not outcome[0]
-        results.append(CheckResult(name=check, ok=ok, detail=outcome[0] or "ok", fix=outcome[1], seconds=took))
-        return ok
+    def result(check: str, outcome: Outcome) -> CheckResult:
+        nonlocal started, told
+        took, started, told = time.monotonic() - started, time.monotonic(), told + 1
+        return CheckResult(name=check, ok=not outcome[0], detail=outcome[0] or "ok", fix=outcome[1], seconds=took)
 
-    failed = "network" if not add("network", _network(config)) else ""
+    network = _network(config)
+    failed = "network" if network[0] else ""
+    yield result("network", network)
     if not failed:
         try:
             with connection(name, config) as opened:
                 for check in CONNECTING[1:]:
-                    add(check, ("", ""))
+                    yield result(check, ("", ""))
                 for check, tried in inside:
-                    if not add(check, tried(opened, config)) and check == "database":
+                    outcome = tried(opened, config)
+                    yield result(check, outcome)
+                    if outcome[0] and check == "database":
                         failed = check
                         break
         except HeadraceError as error:
-            failed, outcome = _classify(error, config, names[len(results) :])
-            for check in names[len(results) : names.index(failed)]:
-                add(check, ("", ""))
-            add(failed, outcome)
-    for check in names[len(results) :]:
-        results.append(CheckResult(name=check, ok=False, detail=f"not tried: {failed} failed"))
-    return results
+            failed, outcome = _classify(error, config, names[told:])
+            for check in names[told : names.index(failed)]:
+                yield result(check, ("", ""))
+            yield result(failed, outcome)
+    for check in names[told:]:
+        yield CheckResult(name=check, ok=False, detail=f"not tried: {failed} failed")
 
 
 def _network(config: MysqlConfig) -> Outcome:

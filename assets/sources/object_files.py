@@ -58,7 +58,10 @@ class ObjectFilesConnector(Connector):
         """Open the store; raises ConfigurationError, SourceAccessError."""
 
     def check(self) -> list[CheckResult]:
-        return run_checks(self.store, self.check_names)
+        return list(self.checks())
+
+    def checks(self) -> Iterator[CheckResult]:
+        yield from run_checks(self.store, self.check_names)
 
     # which files there are
 

@@ -170,12 +170,11 @@ def reachable(url: str, seconds: float) -> tuple[str, str]:
     return "", ""
 
 
-def run_checks(store: Callable[[], ObjectStore], names: tuple[str, ...]) -> list[CheckResult]:
+def run_checks(store: Callable[[], ObjectStore], names: tuple[str, ...]) -> Iterator[CheckResult]:
     """Try the store's prerequisites in turn; after a failure the later ones are not tried."""
     from assets.errors import HeadraceError
     from assets.sync import CheckResult
 
-    results: list[CheckResult] = []
     failed = ""
     tried: dict[str, Callable[[], tuple[str, str]]] = {}
     try:
@@ -186,7 +185,7 @@ def run_checks(store: Callable[[], ObjectStore], names: tuple[str, ...]) -> list
         tried = {at: lambda: first}
     for name in names:
         if failed:
-            results.append(CheckResult(name=name, ok=False, detail=f"not tried: {failed} failed"))
+            yield CheckResult(name=name, ok=False, detail=f"not tried: {failed} failed")
             continue
         started = time.monotonic()
         try:
@@ -194,7 +193,5 @@ def run_checks(store: Callable[[], ObjectStore], names: tuple[str, ...]) -> list
         except HeadraceError as error:
             problem, fix = error.what, error.remedy
         failed = name if problem else ""
-        results.append(
-            CheckResult(name=name, ok=not problem, detail=problem or "ok", fix=fix, seconds=time.monotonic() - started)
-        )
-    return results
+        seconds = time.monotonic() - started
+        yield CheckResult(name=name, ok=not problem, detail=problem or "ok", fix=fix, seconds=seconds)

@@ -352,9 +352,12 @@ class PostgresConnector(Connector):
     config: PostgresConfig
 
     def check(self) -> list[CheckResult]:
+        return list(self.checks())
+
+    def checks(self) -> Iterator[CheckResult]:
         from assets.sources.postgres_check import check_postgres
 
-        return check_postgres(self.name, self.config)
+        yield from check_postgres(self.name, self.config)
 
     def discover(self, tables: Sequence[str] | None = None) -> list[SourceTable]:
         from assets.sources.postgres_catalogue import list_tables

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from assets.errors import HeadraceError
@@ -26,34 +27,38 @@ GROUP BY n.oid, n.nspname ORDER BY 1
 """
 
 
-def check_postgres(name: str, config: PostgresConfig) -> list[CheckResult]:
+def check_postgres(name: str, config: PostgresConfig) -> Iterator[CheckResult]:
     """One result a prerequisite, in the order of ``NAMES``; after a failure the later ones are not tried."""
     started = time.monotonic()
     failed, detail, fix = _network(config)
-    grants: tuple[str, str] = ("", "")
+    stopped, told = failed, 0
     replication: list[tuple[str, str, str]] = []
     if not failed:
+        yield CheckResult(name="network", ok=True, detail="ok", seconds=time.monotonic() - started)
+        told = 1
         try:
             with connection(name, config) as opened:
-                grants = _grants(opened, config)
-                failed = "grants" if grants[0] else ""
-                detail, fix = grants
+                seconds = time.monotonic() - started
+                for check in NAMES[1:-1]:
+                    yield CheckResult(name=check, ok=True, detail="ok", seconds=seconds)
+                told = len(NAMES) - 1
+                detail, fix = _grants(opened, config)
+                failed = "grants" if detail else ""
                 if config.cdc:
                     replication = missing_prerequisites(opened, name, config)
         except HeadraceError as error:
             failed, detail, fix = _classify(error, config)
+            stopped = failed = failed if failed in NAMES[told:] else NAMES[told]
     seconds = time.monotonic() - started
-    results = []
-    for check in NAMES:
+    for check in NAMES[told:]:
         if check == failed:
-            results.append(CheckResult(name=check, ok=False, detail=detail, fix=fix, seconds=seconds))
+            yield CheckResult(name=check, ok=False, detail=detail, fix=fix, seconds=seconds)
         elif failed and NAMES.index(check) > NAMES.index(failed):
-            results.append(CheckResult(name=check, ok=False, detail=f"not tried: {failed} failed"))
+            yield CheckResult(name=check, ok=False, detail=f"not tried: {failed} failed")
         else:
-            results.append(CheckResult(name=check, ok=True, detail="ok", seconds=seconds))
+            yield CheckResult(name=check, ok=True, detail="ok", seconds=seconds)
     if config.cdc:
-        results += _of_changes(failed if failed and failed != "grants" else "", replication, seconds)
-    return results
+        yield from _of_changes(stopped, replication, seconds)
 
 
 def _of_changes(failed: str, missing: list[tuple[str, str, str]], seconds: float) -> list[CheckResult]:

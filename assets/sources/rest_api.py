@@ -70,19 +70,22 @@ class RestConnector(Connector):
         )
 
     def check(self) -> list[CheckResult]:
+        return list(self.checks())
+
+    def checks(self) -> Iterator[CheckResult]:
         """Network, login, and each endpoint's first page."""
         from assets.sources.object_store import reachable
 
         names = ["network", "login", *(f"endpoint {endpoint.name}" for endpoint in self.config.endpoints)]
-        results: list[CheckResult] = []
         reader: EndpointReader | None = None
         quick = self.config.model_copy(update={"retries": 0, "timeout_seconds": min(5, self.config.timeout_seconds)})
         trial = RestConnector(self.name, quick)
         trial.secret_store, trial.access_tokens = self.secret_store, self.access_tokens
+        stopped = False
         for name in names:
             started = time.monotonic()
-            if any(not result.ok for result in results[:2]):
-                results.append(CheckResult(name=name, ok=False, detail="not tried: an earlier check failed"))
+            if stopped:
+                yield CheckResult(name=name, ok=False, detail="not tried: an earlier check failed")
                 continue
             problem = fix = ""
             try:
@@ -103,8 +106,8 @@ class RestConnector(Connector):
             except HeadraceError as error:
                 problem, fix = error.what, error.remedy
             seconds = time.monotonic() - started
-            results.append(CheckResult(name=name, ok=not problem, detail=problem or "ok", fix=fix, seconds=seconds))
-        return results
+            stopped = bool(problem) and name in ("network", "login")
+            yield CheckResult(name=name, ok=not problem, detail=problem or "ok", fix=fix, seconds=seconds)
 
     def discover(self, tables: Sequence[str] | None = None) -> list[SourceTable]:
         """Columns and lists of the first pages; a read finds those that come later."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+
+from markupsafe import Markup, escape
 
 DASH = "–"
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
@@ -53,3 +56,8 @@ def number(value: int | None) -> str:
 def moment(at: datetime | None) -> str:
     """``2026-03-01 14:05:09 UTC``; a dash for never."""
     return DASH if at is None else at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def ticks(text: str) -> Markup:
+    """Help text whose `words in backticks` are code; everything else is escaped."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))

@@ -13,6 +13,8 @@ from starlette.routing import BaseRoute
 
 from assets.errors import NotFoundError
 from orchestration.headrace import Headrace
+from orchestration.web.connector_pages import CONNECTOR_PAGES
+from orchestration.web.connector_wizard import WIZARD_PAGES
 from orchestration.web.data_pages import DATA_PAGES
 from orchestration.web.oauth_pages import OAUTH_PAGES
 from orchestration.web.routing import Page
@@ -51,6 +53,8 @@ def _position(value: str | None, most: int) -> int:
 
 
 PAGES: list[BaseRoute] = [
+    *WIZARD_PAGES,  # first: no connector can be named "add-new"
+    *CONNECTOR_PAGES,
     *STATUS_PAGES,
     *RUN_PAGES,
     *DATA_PAGES,

@@ -53,6 +53,7 @@ def environment() -> Environment:
         "duration": formats.duration,
         "bytes": formats.size,
         "number": formats.number,
+        "ticks": formats.ticks,
         "segment": lambda text: quote(text, safe=""),
     }
     return made

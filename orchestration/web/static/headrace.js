@@ -36,7 +36,8 @@
       text = [problem.detail || problem.title, problem.remedy].filter(Boolean).join(" ");
     } catch {
       const parsed = new DOMParser().parseFromString(responseText, "text/html");
-      text = parsed.querySelector(".problem")?.textContent.trim() || text;
+      parsed.querySelectorAll("[hidden]").forEach((element) => element.remove());
+      text = parsed.querySelector(".problem")?.textContent.trim().replace(/\s+/g, " ") || text;
     }
     tell(text);
   });
