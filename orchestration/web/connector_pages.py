@@ -179,7 +179,7 @@ async def run_pipeline(request: Request) -> Response:
         return go_to(request, back, error.text, "problem")
     except HeadraceError as error:
         return go_to(request, back, f"The run did not start: {error.text}", "problem")
-    return go_to(request, back, f"Pipeline {name} runs: {report.run_group}.")
+    return go_to(request, f"/headrace/runs/{quote(report.run_group, safe='')}", f"Pipeline {name} runs.")
 
 
 async def switch_pipeline(request: Request) -> Response:
