@@ -78,10 +78,17 @@
     } finally {
       busy(button, false);
     }
-    if (!form) return;
+    if (!form) return refresh();
     showFields(form, outcome.fields ?? []);
     const now = new URLSearchParams(new FormData(form)).toString();
     tried(form, outcome.ok && now === tested.toString());
+  };
+  // what the page says of the connector is what the test found
+  const refresh = async () => {
+    const answer = await fetch(location.pathname);
+    if (!answer.ok) return;
+    const now = new DOMParser().parseFromString(await answer.text(), "text/html");
+    document.querySelectorAll("[data-refreshed]").forEach((part) => part.replaceWith(now.getElementById(part.id) ?? ""));
   };
   const tried = (form, good) => form.querySelectorAll("[data-needs-test]").forEach((button) => { button.disabled = !good; });
 
