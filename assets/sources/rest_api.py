@@ -96,7 +96,9 @@ class RestConnector(Connector):
                 elif name == "login":
                     assert reader is not None
                     if self.oauth_client():
-                        results.append(access_check(self))
+                        access = access_check(self)
+                        stopped = not access.ok
+                        yield access
                         continue
                     if reader.login.renewable:
                         reader.login.token()
