@@ -72,12 +72,21 @@ def connector(request: Request) -> HTMLResponse:
         request,
         "connector.html",
         connector=record,
+        login_at_source=_logs_in_at_source(headrace, name),
         title=type_title(record.type),
         config=shown_config(kind, record.config),
         pipelines=headrace.pipelines.page(connector=name, limit=LIMIT),
         tables=headrace.catalog.table_page(connector=name, limit=TABLES_SHOWN, order="status"),
         assets=f"/assets/silver/{quote(name, safe='')}",
     )
+
+
+def _logs_in_at_source(headrace: Headrace, name: str) -> bool:
+    """Whether a person gives this connector its access, on a page of its own."""
+    try:
+        return headrace.catalog.connector(name).oauth_client() is not None
+    except HeadraceError:  # its test says why
+        return False
 
 
 async def test(request: Request) -> Response:

