@@ -47,12 +47,17 @@ def changes_query(connector: SnowflakeConnector, plan: WindowPlan, since: str, u
     )
 
 
-def tracked_tables(opened: SnowflakeConnection, scope: str) -> dict[tuple[str, str], bool]:
-    """Whether changes are tracked, by schema and table. ``scope``: ``DATABASE "X"`` or ``SCHEMA "X"."Y"``."""
+def tracked_tables(opened: SnowflakeConnection, scope: str, name: str | None = None) -> dict[tuple[str, str], bool]:
+    """Whether changes are tracked, by schema and table, for 10,000 tables at most.
+
+    Args:
+        scope: ``DATABASE "X"`` or ``SCHEMA "X"."Y"``.
+        name: limits it to tables that are called so, by a pattern: others may come too.
+    """
     from snowflake.connector import DictCursor
 
     with opened.cursor(DictCursor) as cursor:
-        cursor.execute(f"SHOW TABLES IN {scope}")
+        cursor.execute(f"SHOW TABLES {f'LIKE {literal(name)} ' if name else ''}IN {scope}")
         found = [row for row in cursor.fetchall() if isinstance(row, dict)]
     return {(row["schema_name"], row["name"]): row.get("change_tracking") == "ON" for row in found}
 
@@ -83,7 +88,7 @@ def require_followable(
         remedy = f"ALTER TABLE {place} SET DATA_RETENTION_TIME_IN_DAYS = 1;"
         raise UnsupportedTableError(snapshot.reason, where=where, remedy=remedy)
     scope = f"SCHEMA {quoted(connector.database)}.{quoted(table.schema_name)}"
-    if not tracked_tables(opened, scope).get((table.schema_name, table.table_name), False):
+    if not tracked_tables(opened, scope, table.table_name).get((table.schema_name, table.table_name), False):
         remedy = f"ALTER TABLE {place} SET CHANGE_TRACKING = TRUE;"
         raise UnsupportedTableError("changes of the table are not tracked", where=where, remedy=remedy)
 

@@ -241,7 +241,7 @@ def _change_tracking(tried: _Tried) -> Outcome:
     off = [
         table
         for table in tried.tables
-        if table.kind == "table" and not tracked.get((table.schema_name, table.table_name), False)
+        if table.kind == "table" and tracked.get((table.schema_name, table.table_name)) is False
     ]
     if not off:
         return _FINE

@@ -100,7 +100,10 @@ def test_a_table_made_anew_is_compared_whole(shop: SnowflakeInstallation, snowfl
     assert_equal_to_source(shop)
 
 
-@pytest.mark.parametrize("kind", ["TIMESTAMP_LTZ", "TIMESTAMP_TZ", "DATE", "INT"])
+@pytest.mark.parametrize(
+    "kind",
+    ["TIMESTAMP_TZ", "INT", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("TIMESTAMP_LTZ", "DATE"))],
+)
 def test_cursors_of_other_types_lose_nothing(shop: SnowflakeInstallation, kind: str) -> None:
     values = ["10", "20", "20", "15"] if kind == "INT" else [f"'2026-01-{day}'" for day in ("10", "20", "20", "20")]
     shop.execute(f"CREATE TABLE t (id INT PRIMARY KEY, updated_at {kind})")

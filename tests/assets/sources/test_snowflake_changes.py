@@ -17,7 +17,7 @@ from tests.servers.snowflake_server import SnowflakeServer
 CREATE = "CREATE TABLE t (id INT PRIMARY KEY, name VARCHAR)"
 CLAUSE = r"\"T\" CHANGES \(INFORMATION => DEFAULT\) AT \(STATEMENT => '[^']+'\) END \(STATEMENT => '[^']+'\)"
 TRACKED = {
-    "match": "^SHOW TABLES IN SCHEMA .*$",
+    "match": "^SHOW TABLES LIKE 'T' IN SCHEMA .*$",
     "replace": "SELECT 'PUBLIC' AS \"schema_name\", 'T' AS \"name\", 'ON' AS \"change_tracking\"",
 }
 # an answer as Snowflake documents it: an update is a DELETE and an INSERT, both METADATA$ISUPDATE
