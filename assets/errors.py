@@ -62,6 +62,10 @@ class ConflictError(HeadraceError):
     """Something of that name exists already, or another run holds the table."""
 
 
+class TableHeldError(ConflictError):
+    """A run that syncs many tables in one workflow holds this table."""
+
+
 class ChangedError(ConflictError):
     """It was changed by somebody else since it was read."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from assets.sync import (
     TableResult,
     TableShape,
     TableSync,
+    Together,
     Watermark,
     WindowPlan,
 )
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from assets.catalog.store import Catalog
+    from assets.sources.interface import Connector
 
 Progress = Callable[[int, int], None]
 
@@ -66,6 +69,19 @@ class SyncSteps:
         self.settings = settings
         self.catalog = catalog
         self.lakehouse = lakehouse
+        self._held: Connector | None = None
+
+    def holding(self, source: Connector) -> SyncSteps:
+        """The same steps, with this connector, open maybe, in place of a new one at each step."""
+        steps = copy.copy(self)
+        steps._held = source
+        return steps
+
+    def source(self, name: str) -> Connector:
+        """The connector, ready to read."""
+        if self._held is not None and self._held.name == name:
+            return self._held
+        return self.catalog.connector(name)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> SyncSteps:
@@ -85,6 +101,10 @@ class SyncSteps:
         """
         failpoint("before_open_window")
         self.catalog.begin_table_run(work, workflow_id)
+        return self.opened_window(work)
+
+    def opened_window(self, work: TableSync) -> WindowPlan:
+        """`open_window` of a table whose run row is open."""
         choice = self.window(work)
         decision, plan = choice.decision, choice.plan
         self.lakehouse.clear_staging(work.connector, work.table)
@@ -98,13 +118,13 @@ class SyncSteps:
         chunked = (
             self.lakehouse.stages_notes
             and self.shaped(work.connector, shape).reads_as_it_is(plan)
-            and bool(self.catalog.connector(work.connector).chunks(plan, self.settings.chunk_mb << 20))
+            and bool(self.source(work.connector).chunks(plan, self.settings.chunk_mb << 20))
         )
         return plan.model_copy(update={"tag": tag, "shape": shape, "chunked": chunked})
 
     def window(self, work: TableSync) -> WindowChoice:
         """What the sync would read, and why. Asks the source and the Bronze table, changes nothing."""
-        source = self.catalog.connector(work.connector)
+        source = self.source(work.connector)
         refuse_what_cannot_be_done(work, source)
         (found,) = source.discover([work.table])
         bronze = self.lakehouse.state(TableId(layer="bronze", connector=work.connector, table=work.table))
@@ -146,7 +166,7 @@ class SyncSteps:
     def shaped(self, connector: str, shape: TableShape) -> ShapedSource:
         """The connector, read in a table's shape."""
         key = self.hash_key() if shape.columns.hash else None
-        return ShapedSource(self.catalog.connector(connector), shape, key)
+        return ShapedSource(self.source(connector), shape, key)
 
     def shape_of(self, connector: str, table: str) -> TableShape:
         """The shape that the stored table has."""
@@ -465,9 +485,12 @@ class SyncSteps:
         Raises:
             MismatchError: rows were lost or doubled on the way.
         """
+        return self.proof(work, self.lakehouse.read_manifest(manifest_uri), bronze)
+
+    def proof(self, work: TableSync, manifest: Manifest, bronze: CommitInfo) -> TableResult:
+        """`verify` of a manifest at hand."""
         from assets.verify import verify_table
 
-        manifest = self.lakehouse.read_manifest(manifest_uri)
         stored = self._silver(work, manifest.columns, manifest.shape)
         live = self.lakehouse.count_live(stored.silver)
         self._compare_counts(work, manifest, bronze, live)
@@ -598,3 +621,24 @@ class SyncSteps:
             connector=work.connector, table=work.table, status="skipped", mode=plan.mode, reason=plan.skip or ""
         )
         return self.record(work, result)
+
+    # many tables in one step
+
+    def prove_unchanged(self, works: Sequence[TableSync], holder: str, progress: Progress = _no_progress) -> Together:
+        """Record those tables without news as synced; tell which of the others are small."""
+        from assets.tables_together import TablesTogether
+
+        return TablesTogether(self, works, holder, progress).prove_unchanged()
+
+    def sync_together(
+        self,
+        works: Sequence[TableSync],
+        holder: str,
+        attempt: int,
+        progress: Progress = _no_progress,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Together:
+        """All six steps of each of these small tables."""
+        from assets.tables_together import TablesTogether
+
+        return TablesTogether(self, works, holder, progress, cancelled).sync(attempt)

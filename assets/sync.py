@@ -319,6 +319,14 @@ class TableResult(Model):
     quarantine_uri: str | None = None
 
 
+class Together(Model):
+    """What one step did with many tables: each is in one of the three."""
+
+    results: tuple[TableResult, ...] = ()
+    small: tuple[str, ...] = Field(default=(), description="to be synced, many in one step")
+    left: tuple[str, ...] = Field(default=(), description="to be synced by a workflow of their own")
+
+
 class CheckResult(Model):
     """One prerequisite of a connector, tried."""
 

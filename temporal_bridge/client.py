@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["ChildCompleted", "TemporalClient", "WorkflowFailedError", "WorkflowProgress", "WorkflowRun"]
 
 logger = logging.getLogger(__name__)
+STEPS_OF_MANY = ("prove_unchanged", "sync_together")
+"""Activities whose result has, in ``results``, what children would have ended with."""
 _WORKER_CHECK_SECONDS = 2.0
 _open_clients = 0
 _open_clients_lock = threading.Lock()
@@ -272,6 +274,8 @@ class TemporalClient:
     ) -> Generator[WorkflowProgress | ChildCompleted, None, Any]:
         """Like `wait`, as a generator: yields progress, and with ``child_type`` each child's result when it ends.
 
+        So it does with the results of a step that does the work of many children (`STEPS_OF_MANY`).
+
         Children are read from the history as it grows, which needs no worker and no query. Returns the result.
         """
         from temporal_bridge.workflow_progress import Patience
@@ -325,7 +329,18 @@ class TemporalClient:
         handle = await self._handle(run)
         if child_type is not None:
             client = await self._client()
+            steps: dict[int, str] = {}
             async for event in handle.fetch_history_events(wait_new_event=True):
+                if event.HasField("activity_task_scheduled_event_attributes"):
+                    steps[event.event_id] = event.activity_task_scheduled_event_attributes.activity_type.name
+                if event.HasField("activity_task_completed_event_attributes") and event.event_id not in seen:
+                    ended = event.activity_task_completed_event_attributes
+                    name = steps.get(ended.scheduled_event_id, "")
+                    if name in STEPS_OF_MANY:
+                        seen.add(event.event_id)
+                        (many,) = await client.data_converter.decode(list(ended.result.payloads), [dict])
+                        for result in many["results"]:
+                            children.put(ChildCompleted(run.workflow_id, name, child_type.model_validate(result)))
                 done = event.child_workflow_execution_completed_event_attributes
                 if event.HasField("child_workflow_execution_completed_event_attributes") and event.event_id not in seen:
                     seen.add(event.event_id)

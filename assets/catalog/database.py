@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, select
 from sqlalchemy import column as sql_column
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import QueuePool
 
 from assets.errors import ConfigurationError
 from assets.settings import Settings
@@ -89,8 +91,16 @@ def _engine(url: URL) -> Engine:
             pool_timeout=30,
             connect_args={"connect_timeout": 10, "application_name": "headrace catalog"},
         )
-    # No pool: a connection costs 0.2 ms, and a forked process inherits none.
-    engine = create_engine(url, hide_parameters=True, poolclass=NullPool, connect_args={"timeout": BUSY_SECONDS})
+    # A connection is kept: SQLite copies its log back and syncs whenever a process closes its last one.
+    engine = create_engine(
+        url,
+        hide_parameters=True,
+        poolclass=QueuePool,
+        pool_size=4,
+        max_overflow=-1,
+        connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+    )
+    os.register_at_fork(after_in_child=_forgetting(engine))
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
@@ -106,6 +116,18 @@ def _engine(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _forgetting(engine: Engine) -> Callable[[], None]:
+    """Lets a forked process open connections of its own; holds nothing of an engine that is not used any more."""
+    weak = weakref.ref(engine)
+
+    def forget() -> None:
+        known = weak()
+        if known is not None:
+            known.dispose(close=False)
+
+    return forget
 
 
 def reading(engine: Engine) -> Engine:

@@ -12,7 +12,7 @@ from sqlalchemy import Select, select
 
 from assets.catalog.models import RunRow, TableRunRow, now
 from assets.catalog.records import TERMINAL, RunRecord, TableRunRecord
-from assets.errors import NotFoundError
+from assets.errors import NotFoundError, TableHeldError
 from assets.naming import workflow_id as table_workflow_id
 from assets.sync import TableResult, TableSync
 
@@ -85,6 +85,9 @@ class RunHistory(ABC):
         """Open the table's row. A row that failed is opened again; one that succeeded stays as it is.
 
         Another run's open row of this table is closed: a table's syncs exclude each other, so that run is over.
+
+        Raises:
+            TableHeldError: a run that syncs many tables in one workflow has claimed it.
         """
         with self._writing() as session:
             run = _open_run(session, work.run_group, work.connector, work.pipeline, work.trigger)
@@ -94,8 +97,7 @@ class RunHistory(ABC):
             if row is None:
                 session.add(_new_table_row(work, workflow_id))
             elif row.status not in ("succeeded", "skipped"):
-                row.status, row.completed_at, row.error, row.error_type, row.result = "running", None, None, None, None
-                row.workflow_id = workflow_id or row.workflow_id
+                _reopen(row, workflow_id)
             session.flush()
             stale = session.scalars(
                 select(TableRunRow).where(
@@ -106,6 +108,11 @@ class RunHistory(ABC):
                 )
             ).all()
             for other in stale:
+                own_id = table_workflow_id(other.connector, other.table_name)
+                if other.workflow_id not in (None, workflow_id, own_id):  # a claim: `assets.catalog.run_claims`
+                    raise TableHeldError(
+                        f"run {other.run_group} is syncing this table", where=f"{work.connector}/{work.table}"
+                    )
                 _abandon(other, f"the run ended without a report; run {work.run_group} followed it")
             _close_if_done(session, run)
             session.flush()
@@ -116,19 +123,7 @@ class RunHistory(ABC):
         """Close the table's row with its result, and the run's row with its last table. A success is never undone."""
         with self._writing() as session:
             run = _open_run(session, work.run_group, work.connector, work.pipeline, work.trigger)
-            _add_tables(run, [work.table])
-            row = _table_row(session, work.run_group, work.connector, work.table)
-            if row is None:
-                row = _new_table_row(work, result.workflow_id)
-                session.add(row)
-            if row.status != "succeeded" or result.status == "succeeded":
-                for column in _RESULT_COLUMNS:
-                    setattr(row, column, getattr(result, column))
-                row.error = result.error[:MAX_TEXT] if result.error else None
-                row.error_type = result.error_type
-                row.workflow_id = result.workflow_id or row.workflow_id
-                row.completed_at = result.completed_at or now()
-                row.result = result.model_dump(mode="json")
+            _end_row(session, run, result, work)
             session.flush()
             _close_if_done(session, run)
 
@@ -351,6 +346,27 @@ def _table_row(session: Session, run_group: str, connector: str, table: str) -> 
     ).one_or_none()
 
 
+def _end_row(session: Session, run: RunRow, result: TableResult, work: TableSync) -> None:
+    _add_tables(run, [work.table])
+    row = _table_row(session, work.run_group, work.connector, work.table)
+    if row is None:
+        row = _new_table_row(work, result.workflow_id)
+        session.add(row)
+    if row.status != "succeeded" or result.status == "succeeded":
+        for column in _RESULT_COLUMNS:
+            setattr(row, column, getattr(result, column))
+        row.error = result.error[:MAX_TEXT] if result.error else None
+        row.error_type = result.error_type
+        row.workflow_id = result.workflow_id or row.workflow_id
+        row.completed_at = result.completed_at or now()
+        row.result = result.model_dump(mode="json")
+
+
+def _reopen(row: TableRunRow, workflow_id: str | None) -> None:
+    row.status, row.completed_at, row.error, row.error_type, row.result = "running", None, None, None, None
+    row.workflow_id = workflow_id or row.workflow_id
+
+
 def _table_rows(session: Session, run_group: str) -> Sequence[TableRunRow]:
     return session.scalars(
         select(TableRunRow).where(TableRunRow.run_group == run_group).order_by(TableRunRow.table_name)
@@ -394,7 +410,8 @@ def _close_if_done(session: Session, run: RunRow | None) -> bool:
     """Set the run's status by its tables: closed when all have ended, open again when one began again."""
     if run is None:
         return False
-    rows = _table_rows(session, run.run_group)
+    columns = (TableRunRow.table_name, TableRunRow.status, TableRunRow.completed_at)  # not the results: they are large
+    rows = session.execute(select(*columns).where(TableRunRow.run_group == run.run_group)).all()
     ended = {row.table_name: row.status for row in rows if row.status in TERMINAL}
     if not run.tables or any(table not in ended for table in run.tables):
         run.status, run.completed_at, run.error = "running", None, None

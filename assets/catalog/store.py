@@ -25,6 +25,7 @@ from assets.catalog.models import ConnectorRow, KnowledgeSourceRow, PipelineRow,
 from assets.catalog.oauth_state import oauth_state
 from assets.catalog.oauth_tokens import OAuthFlows, OAuthTokens
 from assets.catalog.records import ConnectorRecord, PipelineRecord, PipelineTable
+from assets.catalog.run_claims import RunClaims
 from assets.catalog.run_history import RunHistory
 from assets.catalog.schedules import check_timezone, parse_schedule
 from assets.catalog.secrets import SecretVault, UnknownKeyError, masked, with_kept_secrets
@@ -52,7 +53,7 @@ _IN_OPTIONS = TableOptions.model_fields.keys() - {"mode", "cursor", "key", "dele
 """Options of a pipeline that share one JSON column, so that a new one needs no migration."""
 
 
-class Catalog(RunHistory, Listing, TableStates, KitHistory):
+class Catalog(RunHistory, RunClaims, Listing, TableStates, KitHistory):
     """Connectors, pipelines and runs. Open one with `Catalog.from_settings`."""
 
     def __init__(self, engine: Engine, vault: SecretVault) -> None:

@@ -113,6 +113,13 @@ class Lakehouse(ABC):
     @abstractmethod
     def read_manifest(self, uri: str) -> Manifest: ...
 
+    keeps_small_tables: bool = False
+    """Whether many small tables may be synced one after the other in one step: a commit costs milliseconds."""
+
+    def latest_manifest(self, connector: str, table: str, run_group: str) -> str | None:
+        """The URI of the manifest that an earlier attempt of this run wrote; None if none did."""
+        return None
+
     stages_notes = False
     """Whether ``write_note`` and ``read_note`` serve; without them a table is read as a whole, never in chunks."""
 

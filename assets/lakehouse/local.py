@@ -17,11 +17,12 @@ from assets.errors import CommitConflictError, ConfigurationError, LakehouseErro
 from assets.failpoints import failpoint
 from assets.lakehouse.data_files import TouchedRows, file_batches, fit
 from assets.lakehouse.deletion_vectors import DeletionVector, vector_prefix
-from assets.lakehouse.delta_log import MASKS, DataFile, Snapshot, read_snapshot, write_commit
+from assets.lakehouse.delta_log import MASKS, DataFile, Snapshot, write_commit
 from assets.lakehouse.interface import DELETED_AT, LOADED_AT, POSITION, RUN, Lakehouse, PartWriter, TableId, TableState
 from assets.lakehouse.key_merge import TouchedKeys
 from assets.lakehouse.parquet_parts import delta_statistics
 from assets.lakehouse.retention import keep_up
+from assets.lakehouse.snapshot_cache import SnapshotCache
 from assets.lakehouse.staging import Staging
 from assets.lakehouse.storage import FolderStorage, Storage
 from assets.lakehouse.table_merge import FileMerge, MaskedRows, files_to_rewrite
@@ -87,6 +88,7 @@ class LocalLakehouse(Lakehouse):
         self.root = root
         self.storage = storage or FolderStorage()
         self._staging = Staging(self.storage, staging)
+        self._snapshots = SnapshotCache(self.storage)
         self._scratch = scratch
         self._memory_limit = memory_limit
         self._retention_hours = retention_hours
@@ -137,7 +139,7 @@ class LocalLakehouse(Lakehouse):
         return f"{CATALOG}.{table.layer}.{table.connector}__{table_slug(table.table)}"
 
     def _snapshot(self, table: TableId) -> Snapshot | None:
-        return read_snapshot(self.storage, self.uri(table), DELETED_AT)
+        return self._snapshots.read(self.uri(table), DELETED_AT)
 
     def _existing(self, table: TableId) -> Snapshot:
         snapshot = self._snapshot(table)
@@ -178,6 +180,10 @@ class LocalLakehouse(Lakehouse):
         return self._staging.read_manifest(uri)
 
     stages_notes = True
+    keeps_small_tables = True
+
+    def latest_manifest(self, connector: str, table: str, run_group: str) -> str | None:
+        return self._staging.latest_manifest(connector, table, run_group)
 
     def write_note(self, connector: str, table: str, run_group: str, name: str, text: str) -> str:
         return self._staging.write_note(connector, table, run_group, name, text)

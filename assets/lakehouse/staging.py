@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from assets.errors import LakehouseError
@@ -38,6 +39,16 @@ class Staging:
         with self.storage.open_output(address) as file:
             file.write(text.encode())
         return address
+
+    def latest_manifest(self, connector: str, table: str, run_group: str) -> str | None:
+        """The address of the manifest of the latest attempt that wrote one."""
+        folder = self.folder(connector, table, run_group)
+        found = [
+            int(match[1])
+            for file in self.storage.files(folder, "manifest-a")
+            if (match := re.fullmatch(r"manifest-a(\d+)\.json", file.name))
+        ]
+        return f"{folder}/manifest-a{max(found)}.json" if found else None
 
     def read_manifest(self, address: str) -> Manifest:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -289,6 +289,20 @@ class Connector(ABC):
             loaded: streams ``OBJECT_COLUMNS``, operation and position of every row of the Bronze table.
         """
         raise NotImplementedError
+
+    def together(self, tables: Sequence[str]) -> AbstractContextManager[Connector]:
+        """This connector for reading many small tables, one after the other: where it can, on one connection.
+
+        In the block ``discover`` of those tables costs nothing more, and ``open_read`` joins what is open.
+        """
+        return nullcontext(self)
+
+    def unchanged(self, plans: Sequence[WindowPlan]) -> dict[str, int]:
+        """Tables of these incremental plans that have nothing new, so that their watermarks stay: name -> all rows.
+
+        All in one snapshot. A table whose read would have to be looked at is left out; the default leaves all out.
+        """
+        return {}
 
     def join_read(self, plan: WindowPlan, snapshot: str) -> AbstractContextManager[TableRead]:
         """`open_read` in the snapshot of another read, named by its ``share()``; in a new one where that has ended."""

@@ -225,6 +225,11 @@ class PostgresRead(TableRead):
                 conditions.append(sql.SQL("NOT ({0} >= '0001-01-01' AND {0} < '10000-01-01')").format(name))
         return bool(conditions) and self._any(conditions)
 
+    @property
+    def wanted(self) -> sql.Composable:
+        """The condition of the rows that the table's filter lets in."""
+        return self._wanted
+
     def _any(self, conditions: Sequence[sql.Composable]) -> bool:
         from psycopg import sql
 
@@ -420,6 +425,13 @@ class PostgresConnector(Connector):
             finally:
                 if not opened.closed and not opened.broken:
                     opened.execute("ROLLBACK")
+
+    @contextmanager
+    def together(self, tables: Sequence[str]) -> Iterator[Connector]:
+        from assets.sources.postgres_together import SharedPostgres
+
+        with connection(self.name, self.config) as opened:
+            yield SharedPostgres(self, opened, tables)
 
     @contextmanager
     def _window(self, plan: WindowPlan, shared: str | None) -> Iterator[TableRead]:

@@ -37,11 +37,13 @@ SELECT pg_snapshot_xmin(s)::text, pg_snapshot_xmax(s)::text,
        CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - '0/0'::pg_lsn
 FROM pg_current_snapshot() s
 """
+# Headrace's own sessions only read: tables are synced side by side
 _OTHERS = """
 SELECT EXISTS (SELECT 1 FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
         WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND l.pid <> pg_backend_pid()
           AND (a.datname = current_database() OR a.pid IS NULL)
-          AND coalesce(a.backend_type, 'client backend') IN ('client backend', 'background worker'))
+          AND coalesce(a.backend_type, 'client backend') IN ('client backend', 'background worker')
+          AND (a.application_name = 'headrace' AND a.usename = current_user) IS NOT TRUE)
 OR EXISTS (SELECT 1 FROM pg_prepared_xacts WHERE database = current_database())
 """
 _SYSTEM = "SELECT system_identifier::text FROM pg_control_system()"
@@ -173,6 +175,12 @@ def new_rows(
     new = unseen(connection, position)
     if new is None:
         raise WatermarkError("the last sync lies too many transactions back", where=where, remedy=remedy)
+    return among(previous, new)
+
+
+def among(previous: Watermark, new: sql.Composable) -> sql.Composable:
+    """Limit the condition of new row versions to the cursors that can have any."""
+    position = previous.position
     if position["others"] or position["in_flight"] or previous.value is None or previous.cursor is None:
         return new
     cursor = sql.Identifier(previous.cursor)
@@ -183,12 +191,23 @@ def new_rows(
 
 def unseen(connection: psycopg.Connection[Any], position: Mapping[str, Any]) -> sql.Composable | None:
     """The condition that picks the row versions a stored position could not see; None: too old to compare with."""
-    xmax = str(int(position["xmax"]) % 2**32)
-    (age,) = _one(connection, "SELECT age(%s::text::xid)", [xmax])
-    if not 0 <= age <= WRAPAROUND:
-        return None
+    (age,) = _one(connection, sql.SQL("SELECT {}").format(age_of(position)))
+    return not_seen(position) if 0 <= age <= WRAPAROUND else None
+
+
+def _xmax(position: Mapping[str, Any]) -> sql.Composable:
+    return sql.SQL("{}::text::xid").format(sql.Literal(str(int(position["xmax"]) % 2**32)))
+
+
+def age_of(position: Mapping[str, Any]) -> sql.Composable:
+    """How many transactions back a stored position lies, as SQL; comparable from 0 to `WRAPAROUND`."""
+    return sql.SQL("age({})").format(_xmax(position))
+
+
+def not_seen(position: Mapping[str, Any]) -> sql.Composable:
+    """`unseen`, of a position that is known to be comparable."""
     # both ages in one statement: each transaction counts ages from its own start
-    new = sql.SQL("age(xmin) <= age({}::xid)").format(sql.Literal(xmax))
+    new = sql.SQL("age(xmin) <= {}").format(age_of(position))
     if position["in_flight"]:
         ids = sql.SQL(", ").join(sql.Literal(str(xid)) for xid in position["in_flight"])
         new = sql.SQL("({} OR xmin::text IN ({}))").format(new, ids)

@@ -8,10 +8,11 @@ from typing import Any, Protocol
 from temporalio import activity
 
 from assets.settings import Settings
-from assets.sync import ChunkedRead, CommitInfo, TableResult, TableSync, WindowPlan
+from assets.sync import ChunkedRead, CommitInfo, TableResult, TableSync, Together, WindowPlan
 from temporal_bridge.activities.error_classification import classified
 from temporal_bridge.activities.progress_heartbeat import ProgressHeartbeat
 from temporal_bridge.worker_metrics import count
+from temporal_bridge.workflows.result_size import MAX_RESULT_BYTES, lean
 from temporal_bridge.workflows.step_inputs import (
     ChunkInput,
     CommitInput,
@@ -20,6 +21,7 @@ from temporal_bridge.workflows.step_inputs import (
     RecordInput,
     SkipInput,
     SyncTimeouts,
+    TogetherInput,
     VerifyInput,
 )
 from temporal_bridge.workflows.task_queues import WorkerRole
@@ -49,6 +51,15 @@ class Steps(Protocol):
     def fail(self, work: TableSync, error_type: str, error: str) -> TableResult: ...
     def skip(self, work: TableSync, plan: WindowPlan) -> TableResult: ...
     def close_row(self, work: TableSync, result: TableResult) -> None: ...
+    def prove_unchanged(self, works: Sequence[TableSync], holder: str, progress: Progress) -> Together: ...
+    def sync_together(
+        self,
+        works: Sequence[TableSync],
+        holder: str,
+        attempt: int,
+        progress: Progress,
+        cancelled: Callable[[], bool],
+    ) -> Together: ...
 
 
 class TableSyncActivities:
@@ -62,7 +73,8 @@ class TableSyncActivities:
         """The activities that a worker of this role registers, as ``STEP_LIMITS`` sends them."""
         if role == "extract":
             chunks = [self.begin_chunks, self.extract_chunk, self.finish_chunks]
-            return [self.open_window, self.extract, *chunks, self.commit_bronze, self.merge_silver, self.verify]
+            many = [self.prove_unchanged, self.sync_together]
+            return [self.open_window, self.extract, *chunks, self.commit_bronze, self.merge_silver, self.verify, *many]
         return [self.sync_timeouts, self.record, self.fail, self.skip, self.close_row]
 
     @activity.defn(name="sync_timeouts")
@@ -145,3 +157,29 @@ class TableSyncActivities:
     @classified
     def close_row(self, record: RecordInput) -> None:
         self._steps.close_row(record.work, record.result)
+
+    @activity.defn(name="prove_unchanged")
+    @classified
+    def prove_unchanged(self, many: TogetherInput) -> Together:
+        with ProgressHeartbeat("prove_unchanged", self._settings.read_silence_seconds, cancellable=True) as progress:
+            return counted(self._steps.prove_unchanged(many.works, activity.info().workflow_id or "", progress))
+
+    @activity.defn(name="sync_together")
+    @classified
+    def sync_together(self, many: TogetherInput) -> Together:
+        """A cancel is obeyed between two tables: each is small, and its commits are not broken off."""
+        info, shield = activity.info(), activity.shield_thread_cancel_exception
+        with ProgressHeartbeat("sync_together", self._settings.read_silence_seconds) as progress, shield():
+            done = self._steps.sync_together(
+                many.works, info.workflow_id or "", info.attempt, progress, activity.is_cancelled
+            )
+            return counted(done)
+
+
+def counted(done: Together) -> Together:
+    """Counts the tables that ended; without what only people read where all are too large for one payload."""
+    for result in done.results:
+        count(result)
+    if sum(len(result.model_dump_json()) for result in done.results) <= MAX_RESULT_BYTES:
+        return done
+    return done.model_copy(update={"results": tuple(lean(result) for result in done.results)})

@@ -44,6 +44,8 @@ class StepLimits:
 
 
 MAX_WAITING = 20
+HELD = "TableHeldError"
+"""Error type: the table is being synced by a workflow of many tables."""
 MINUTES = timedelta(minutes=10)
 HOURS = timedelta(hours=12)
 STEP_LIMITS = {
@@ -120,6 +122,8 @@ class DataSourceSyncWorkflow:
         except (Exception, asyncio.CancelledError) as error:
             cancelled = is_cancelled_exception(error)
             cause = FailureCause("Cancelled", "cancelled") if cancelled else failure_cause(error)
+            if cause.error_type == HELD:  # its row and its staging are another run's
+                raise ApplicationError(cause.text, type=HELD, non_retryable=True) from error
             failed = FailInput(work=work, error_type=cause.error_type, error=cause.text)
             await self._run_step("fail", failed, TableResult)
             workflow.set_current_details(f"{self._table}: {cause.text}")

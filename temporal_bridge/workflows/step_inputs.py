@@ -32,6 +32,12 @@ class VerifyInput(Model):
     silver: CommitInfo
 
 
+class TogetherInput(Model):
+    """Input of ``prove_unchanged`` and ``sync_together``: tables of one connector and one run."""
+
+    works: tuple[TableSync, ...]
+
+
 class RecordInput(Model):
     work: TableSync
     result: TableResult

@@ -68,6 +68,17 @@ def record_syncs(client: TemporalClient, steps: RecordedSteps) -> None:
     save(client, client.start_workflow(DatasetSyncWorkflow, dataset, id="dataset/shop", task_queue=QUEUE), "partial")
 
 
+def record_many(client: TemporalClient, steps: RecordedSteps) -> None:
+    tables = [f"public.{kind}_{number}" for kind in ("unchanged", "small", "small_odd") for number in range(3)]
+    dataset = DatasetSync(
+        connector="many",
+        tables=tuple(TableSync(connector="many", table=t, run_group="run-1") for t in [*tables, "public.forbidden"]),
+        run_group="run-1",
+        max_parallel=2,
+    )
+    save(client, client.start_workflow(DatasetSyncWorkflow, dataset, id="dataset/many", task_queue=QUEUE), "together")
+
+
 def record_jobs(client: TemporalClient, workspace: DatabricksServer) -> None:
     def start(name: str, source: str) -> WorkflowRun:
         workspace.import_notebook(f"/{name}", source)
@@ -103,6 +114,8 @@ async def main(only: str | None) -> None:
                     try:
                         if only in (None, "DataSourceSyncWorkflow", "DatasetSyncWorkflow"):
                             record_syncs(client, steps)
+                        if only in (None, "together"):
+                            record_many(client, steps)
                         if only in (None, "DatabricksJobWorkflow"):
                             record_jobs(client, workspace)
                     finally:

@@ -7,12 +7,12 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from assets.errors import SourceAccessError, SourceUnreachableError
-from assets.sync import ChunkedRead, CommitInfo, SourceTable, TableResult, TableSync, WindowPlan
+from assets.sync import ChunkedRead, CommitInfo, SourceTable, TableResult, TableSync, Together, WindowPlan
 
 BATCHES = 20
 ROWS_A_BATCH = 100
@@ -136,6 +136,43 @@ class RecordedSteps:
 
     def close_row(self, work: TableSync, result: TableResult) -> None:
         self._log("close_row", work, status=result.status, reason=result.reason)
+
+    def prove_unchanged(
+        self, works: Sequence[TableSync], holder: str, progress: Callable[[int, int], None]
+    ) -> Together:
+        for work in works:
+            self._log("prove_unchanged", work, workflow_id=holder)
+        unchanged = [work for work in works if work.table.startswith("public.unchanged")]
+        results = [self.record(work, self._result(work, status="succeeded", equal=True)) for work in unchanged]
+        small = [work.table for work in works if work.table.startswith("public.small")]
+        ended = {result.table for result in results} | set(small)
+        left = tuple(work.table for work in works if work.table not in ended)
+        return Together(results=tuple(results), small=tuple(small), left=left)
+
+    def sync_together(
+        self,
+        works: Sequence[TableSync],
+        holder: str,
+        attempt: int,
+        progress: Callable[[int, int], None],
+        cancelled: Callable[[], bool],
+    ) -> Together:
+        results, left = [], []
+        for work in works:
+            self._log("sync_together", work, workflow_id=holder, attempt=attempt, pid=os.getpid())
+            if work.table.startswith("public.small_odd"):
+                left.append(work.table)
+                continue
+            while work.table.startswith("public.small_waiting") and not (self.folder / "release").exists():
+                time.sleep(0.02)
+                progress(1, 1)
+                if cancelled():
+                    break
+            if cancelled():
+                results.append(self.fail(work, "Cancelled", "cancelled"))
+            else:
+                results.append(self.record(work, self._result(work, status="succeeded", rows_read=10, equal=True)))
+        return Together(results=tuple(results), left=tuple(left))
 
     def _result(self, work: TableSync, **fields: Any) -> TableResult:
         return TableResult(connector=work.connector, table=work.table, run_group=work.run_group, **fields)

@@ -28,6 +28,7 @@ EXPECTED = {
     "DataSourceSyncWorkflow-chunked",
     "DataSourceSyncWorkflow-chunk-failed",
     "DatasetSyncWorkflow-partial",
+    "DatasetSyncWorkflow-together",
     "KnowledgeExtractionWorkflow-partial",
     "KnowledgeSourceWorkflow-free",
     "KnowledgeSourceWorkflow-paid",
