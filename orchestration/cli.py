@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -23,10 +23,18 @@ from orchestration import (
     cli_secrets,
 )
 from orchestration import cli_table_options as table_options
-from orchestration.cli_output import HomeOption, JsonOption, open_headrace, print_json, print_table, reports_errors
+from orchestration.cli_output import (
+    HomeOption,
+    JsonOption,
+    open_headrace,
+    print_json,
+    print_table,
+    read_settings,
+    reports_errors,
+)
 
 if TYPE_CHECKING:
-    from orchestration.reports import SyncProgress, SyncReport
+    from orchestration.reports import SyncProgress
 
 app = typer.Typer(
     name="headrace",
@@ -150,29 +158,32 @@ def sync(
     home: HomeOption = None,
 ) -> None:
     """Bring tables to Bronze and Silver, and prove that they equal the source."""
-    headrace = open_headrace(home)
-    backfill = None if backfill_from is None and backfill_to is None else (backfill_from, backfill_to)
+    from orchestration.stack_requests import sync_by_stack
+
+    settings = read_settings(home)
     columns = table_options.column_choice(include, exclude, hashed, mask, all_columns)
+    options: dict[str, Any] = {
+        "connector": connector,
+        "tables": tables,
+        "mode": mode,
+        "deletes": deletes,
+        "wait": wait,
+        "cursor": cursor,
+        "key": table_options.column_list(key),
+        "verify": verify,
+        "write": write,
+        "drift": drift,
+        "columns": columns and columns.model_dump(),
+        "row_filter": where,
+        "fill_added": fill_added,
+        "backfill": None if backfill_from is None and backfill_to is None else (backfill_from, backfill_to),
+        "reset": reset,
+    }
     with sync_progress() as progress:
-        report = headrace.sync(
-            connector,
-            tables,
-            mode,
-            deletes,
-            wait,
-            cursor=cursor,
-            key=table_options.column_list(key),
-            verify=verify,
-            write=write,
-            drift=drift,
-            columns=columns,
-            row_filter=where,
-            fill_added=fill_added,
-            backfill=backfill,
-            reset=reset,
-            progress=progress,
-        )
-    print_sync(report, as_json)
+        document = sync_by_stack(settings, options, progress)
+        if document is None:  # no stack runs, or it has other settings
+            document = open_headrace(home).sync(**options, progress=progress).to_json()
+    print_sync(document, as_json)
 
 
 @app.command()
@@ -229,31 +240,21 @@ def list_tables(
     print_table("Tables", columns, rows)
 
 
-def print_sync(report: SyncReport, as_json: bool) -> None:
-    """Print a sync's outcome; exit code 1 if a table failed."""
+def print_sync(report: dict[str, Any], as_json: bool) -> None:
+    """Print a sync's outcome, as ``SyncReport.to_json`` tells it; exit code 1 if a table failed."""
     if as_json:
-        print_json(report.to_json())
-    elif not report.waited:
-        print(f"Run {report.run_group} is under way. See: headrace status")
+        print_json(report)
+    elif not report["waited"]:
+        print(f"Run {report['run_group']} is under way. See: headrace status")
     else:
         columns = ("table", "status", "mode", "read", "deleted", "bronze", "silver", "equal", "high", "note")
+        names = ("table", "status", "mode", "rows_read", "rows_deleted", "rows_bronze", "rows_silver", "equal")
         rows = [
-            (
-                t.table,
-                t.status,
-                t.mode,
-                t.rows_read,
-                t.rows_deleted,
-                t.rows_bronze,
-                t.rows_silver,
-                t.equal,
-                t.window_high,
-                t.error or t.reason or None,
-            )
-            for t in report.tables
+            (*(t[name] for name in names), t["window"]["high"], t["error"] or t["reason"] or None)
+            for t in report["tables"]
         ]
-        print_table(f"{report.connector}: run {report.run_group}", columns, rows)
-    if not report.ok:
+        print_table(f"{report['connector']}: run {report['run_group']}", columns, rows)
+    if any(table["status"] == "failed" for table in report["tables"]):
         raise typer.Exit(1)
 
 

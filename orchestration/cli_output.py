@@ -15,6 +15,7 @@ import typer
 from assets.errors import HeadraceError
 
 if TYPE_CHECKING:
+    from assets.settings import Settings
     from orchestration.headrace import Headrace
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -31,20 +32,26 @@ def open_headrace(home: Path | None) -> Headrace:
     Raises:
         ConfigurationError: a ``HEADRACE_*`` variable is wrong.
     """
+    settings = read_settings(home)
+    from orchestration.headrace import Headrace
+
+    return Headrace(settings=settings)
+
+
+def read_settings(home: Path | None) -> Settings:
+    """The settings of `open_headrace`, which cost a tenth of opening it."""
     from pydantic import ValidationError
 
     from assets.errors import ConfigurationError
     from assets.settings import Settings
-    from orchestration.headrace import Headrace
 
     if home is not None:
         os.environ["HEADRACE_HOME"] = str(home.expanduser().resolve())  # for the worker that a sync may start
     try:
-        settings = Settings()
+        return Settings()
     except ValidationError as error:
         problems = "; ".join(f"HEADRACE_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors())
         raise ConfigurationError(f"{problems}.", remedy="See docs/settings.md.") from None
-    return Headrace(settings=settings)
 
 
 def reports_errors(command: Command) -> Command:

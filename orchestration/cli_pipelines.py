@@ -110,7 +110,7 @@ def run(
     headrace = open_headrace(home)
     with sync_progress() as progress:
         report = headrace.pipelines.run(name, wait=wait, progress=progress)
-    print_sync(report, as_json)
+    print_sync(report.to_json(), as_json)
 
 
 @app.command("pause")

@@ -198,7 +198,6 @@ class DatasetRun:
             return None
 
         def tell(look: WorkflowProgress) -> None:
-            rows = self._catalog.run(self.run_group).table_runs
             lines = []
             for activity in look.activities:
                 read = activity.heartbeat.get("rows")
@@ -206,7 +205,7 @@ class DatasetRun:
                 rows_so_far = f" {read:,} rows" if read else ""
                 retry = f", attempt {activity.attempt}" if activity.attempt > 1 else ""
                 lines.append(f"{table}: {activity.activity_type}{rows_so_far}{retry}")
-            done = sum(row.status != "running" for row in rows)
+            done = self._catalog.ended_tables(self.run_group)
             progress(SyncProgress(done=done, total=len(self._works), lines=tuple(lines)))
 
         return tell

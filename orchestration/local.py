@@ -20,6 +20,7 @@ from assets.errors import ConflictError
 from assets.settings import Settings
 from orchestration.child_process import LOOPBACK, ChildProcess, ServerProcessError, free_port, port_answers
 from orchestration.stack_record import StackRecord, record_path, running_stack, write_record
+from orchestration.stack_requests import StackRequests
 from orchestration.supervisor import SupervisedServer, Supervisor
 from orchestration.temporal_server import temporal_server_args, worker_polls
 
@@ -44,6 +45,7 @@ class LocalStack:
         self._transient, self._login = False, True
         self._workers: list[SupervisedServer] = []
         self._record: StackRecord | None = None
+        self._requests: StackRequests | None = None
 
     def start(
         self,
@@ -79,6 +81,9 @@ class LocalStack:
                 # Another process took a port between the choice and the start: once more, on any free ports.
                 self._workers.clear()
                 self._record = self._start(temporal, worker, dagster, usual_ports=False)
+            if worker and not transient:
+                self._requests = StackRequests(self.settings, self._record.temporal_address)
+                self._requests.start()
         except BaseException:
             self._release()
             raise
@@ -243,6 +248,9 @@ class LocalStack:
             record_path(self.settings).unlink(missing_ok=True)
 
     def _release(self) -> None:
+        if self._requests is not None:
+            self._requests.stop()
+            self._requests = None
         record_path(self.settings).unlink(missing_ok=True)
         if self._supervisor is not None:
             self._supervisor.stop()

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, func, select
 
 from assets.catalog.models import RunRow, TableRunRow, now
 from assets.catalog.records import TERMINAL, RunRecord, TableRunRecord
@@ -198,6 +198,12 @@ class RunHistory(ABC):
                 raise NotFoundError(f"there is no run {run_group!r}.")
             return _run_record(session, row)
 
+    def ended_tables(self, run_group: str) -> int:
+        """How many tables of a run have ended."""
+        query = select(func.count()).where(TableRunRow.run_group == run_group, TableRunRow.status != "running")
+        with self._reading() as session:
+            return session.scalar(query) or 0
+
     def runs(
         self, *, connector: str | None = None, pipeline: str | None = None, open_only: bool = False, limit: int = 50
     ) -> list[RunRecord]:
@@ -276,8 +282,6 @@ class RunHistory(ABC):
 
     def latest_table_runs(self, connector: str | None = None) -> list[TableRunRecord]:
         """The latest run of each table that ever ran, however it ended, by connector and table."""
-        from sqlalchemy import func
-
         place = func.row_number().over(
             partition_by=(TableRunRow.connector, TableRunRow.table_name),
             order_by=(TableRunRow.started_at.desc(), TableRunRow.id.desc()),
