@@ -53,6 +53,7 @@ KNOWLEDGE_FAILPOINTS = (
 )
 KIT_FAILPOINTS = ("kit_before_tool", "kit_after_tool_before_store", "kit_after_store", "kit_before_end")
 ROTATION_FAILPOINTS = ("rotate_after_new_key", "rotate_before_commit", "rotate_after_commit")
+COPY_FAILPOINTS = ("during_copy", "before_copy_commit", "after_copy_commit")
 FAILPOINTS = (
     WORKER_FAILPOINTS
     + CHUNK_FAILPOINTS
@@ -60,6 +61,7 @@ FAILPOINTS = (
     + KNOWLEDGE_FAILPOINTS
     + KIT_FAILPOINTS
     + ROTATION_FAILPOINTS
+    + COPY_FAILPOINTS
 )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from assets.bronze import BronzeRows, bronze_names, commit_bronze
 from assets.change_capture import acknowledge, extract_changes, stop_following
 from assets.chunked_extraction import ChunkedExtraction
-from assets.errors import MismatchError, UnsupportedTableError
+from assets.errors import MismatchError
 from assets.failpoints import failpoint
 from assets.lakehouse.interface import OP, POSITION, Lakehouse, PartWriter, TableId, TableState, open_lakehouse
 from assets.process_memory import release_unused
@@ -128,14 +128,7 @@ class SyncSteps:
         refuse_what_cannot_be_done(work, source)
         (found,) = source.discover([work.table])
         bronze = self.lakehouse.state(TableId(layer="bronze", connector=work.connector, table=work.table))
-        choice = choose_window(work, source, found, bronze, self.hash_key)
-        if choice.plan.shape.write == "scd2" and not self.lakehouse.closes_versions:
-            raise UnsupportedTableError(
-                "this lakehouse engine cannot keep versions (scd2) yet",
-                where=f"{work.connector}/{work.table}",
-                remedy="Use --write merge or append.",
-            )
-        return choice
+        return choose_window(work, source, found, bronze, self.hash_key)
 
     def bring_up(self, work: TableSync, choice: WindowChoice) -> TableState | None:
         """Let the stored tables catch up with earlier runs and with the source's new names. Returns Bronze's state."""

@@ -18,6 +18,7 @@ from orchestration import (
     cli_datasets,
     cli_kits,
     cli_knowledge,
+    cli_lakehouse,
     cli_pipelines,
     cli_plan,
     cli_secrets,
@@ -51,6 +52,7 @@ app.add_typer(cli_changes.app, name="cdc")
 app.add_typer(cli_access.users, name="users")
 app.add_typer(cli_access.tokens, name="tokens")
 app.add_typer(cli_knowledge.app, name="knowledge")
+app.add_typer(cli_lakehouse.app, name="lakehouse")
 app.command()(cli_plan.plan)
 app.add_typer(cli_secrets.app, name="secrets")
 
@@ -70,13 +72,22 @@ def up(
     no_auth: Annotated[
         bool, typer.Option("--no-auth", help="No login: whoever reaches the loopback address may do everything.")
     ] = False,
+    standin: Annotated[
+        bool,
+        typer.Option("--databricks-standin", help="Keep the tables in a local stand-in of Databricks, to try it out."),
+    ] = False,
     home: HomeOption = None,
 ) -> None:
     """Run the one-machine stack: Temporal, worker, Dagster. Ctrl-C stops all of it."""
     settings = open_headrace(home).settings
     from orchestration import local
+    from orchestration.databricks_standin import databricks_standin
 
-    raise typer.Exit(local.up(settings, login=not no_auth))
+    if not standin:
+        raise typer.Exit(local.up(settings, login=not no_auth))
+    with databricks_standin(settings.home_path):
+        code = local.up(open_headrace(home).settings, login=not no_auth)
+    raise typer.Exit(code)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})

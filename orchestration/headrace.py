@@ -35,6 +35,7 @@ from orchestration.connector_logins import ConnectorLogins
 from orchestration.datasets import Datasets
 from orchestration.kits import Kits
 from orchestration.knowledge import Knowledge
+from orchestration.lakehouses import LakehouseAdministration
 from orchestration.reports import (
     ConnectorTest,
     DoctorReport,
@@ -86,6 +87,7 @@ class Headrace:
         self.pipelines = Pipelines(self)
         self.knowledge = Knowledge(self)
         self.kits = Kits(self)
+        self.lakehouse = LakehouseAdministration(self)
 
     @property
     def catalog(self) -> Catalog:

@@ -29,6 +29,7 @@ from assets.sync import CommitInfo, Manifest, Part, Watermark
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from assets.lakehouse.lakehouse_status import LakehouseStatus
     from assets.lakehouse.rehearsal import Rehearsal
     from assets.settings import Settings
 
@@ -47,7 +48,7 @@ class _Known:
     added: int = 0
 
 
-class VolumeStaging(Staging):
+class PlainStaging(Staging):
     """Folder names of plain characters only: the parts' paths stand in globs."""
 
     def folder(self, connector: str, table: str, run_group: str | None = None) -> str:
@@ -73,8 +74,6 @@ class DatabricksLakehouse(Lakehouse):
         prefix: of the schemas' names.
         volume: ``schema.volume`` to make at need; None where staging lies elsewhere.
     """
-
-    closes_versions = False
 
     def __init__(
         self,
@@ -116,11 +115,11 @@ class DatabricksLakehouse(Lakehouse):
         if url:
             from assets.lakehouse.s3_storage import S3Storage
 
-            staging = Staging(S3Storage(settings), url.rstrip("/"))
+            staging = PlainStaging(S3Storage(settings), url.rstrip("/"))
         else:
             storage = VolumeStorage(connection, settings.home_path / "scratch")
             place = settings.databricks_volume.replace(".", "/")
-            staging = VolumeStaging(storage, f"/Volumes/{settings.databricks_catalog}/{place}/staging")
+            staging = PlainStaging(storage, f"/Volumes/{settings.databricks_catalog}/{place}/staging")
         return cls(
             connection,
             warehouse,
@@ -129,6 +128,16 @@ class DatabricksLakehouse(Lakehouse):
             volume=None if url else settings.databricks_volume,
             prefix=settings.databricks_schema_prefix,
         )
+
+    def initialise(self) -> list[str]:
+        from assets.lakehouse.databricks_status import initialise
+
+        return initialise(self)
+
+    def examine(self) -> LakehouseStatus:
+        from assets.lakehouse.databricks_status import examine
+
+        return examine(self)
 
     def rehearsal(self) -> Rehearsal:
         from assets.lakehouse.databricks_rehearsal import DatabricksRehearsal
@@ -288,6 +297,7 @@ class DatabricksLakehouse(Lakehouse):
         watermark: Watermark | None,
         follows: int | None,
         prepare: Callable[[_Known | None, str], Statement],
+        earlier: Sequence[str] = (),
     ) -> CommitInfo:
         """Run the statement that ``prepare`` makes for the table as it was last read, until it is in or was in before.
 
@@ -300,7 +310,7 @@ class DatabricksLakehouse(Lakehouse):
             if known and tag in known.state.tags:
                 return CommitInfo(version=known.state.version, rows_total=known.state.rows, repeated=True)
             before = known.state.rows if known else 0
-            statement = prepare(known, self._next_state(known, tag, watermark, follows))
+            statement = prepare(known, self._next_state(known, tag, watermark, follows, earlier))
             failpoint(f"during_{table.layer}_commit")
             try:
                 self.warehouse.run(statement.sql, statement.parameters)
@@ -326,15 +336,21 @@ class DatabricksLakehouse(Lakehouse):
             rows_total=after.state.rows,
         )
 
-    @staticmethod
-    def _next_state(known: _Known | None, tag: str, watermark: Watermark | None, follows: int | None) -> str:
+    def _next_state(
+        self,
+        known: _Known | None,
+        tag: str,
+        watermark: Watermark | None,
+        follows: int | None,
+        earlier: Sequence[str] = (),
+    ) -> str:
         state = known.state if known else None
         mark = watermark if watermark is not None else state.watermark if state else None
         return sql.state_text(
-            [*(state.tags if state else ()), tag][-KEPT_TAGS:],
+            [*dict.fromkeys([*(state.tags if state else ()), *earlier]), tag][-KEPT_TAGS:],
             mark.model_dump_json() if mark else None,
             follows if follows is not None else state.follows if state else None,
-            (state.version if state else 0) + 1,
+            state.version + 2 if state else 1,
         )
 
     def _types(self, schema: pa.Schema, where: str) -> dict[str, str]:
@@ -365,7 +381,9 @@ class DatabricksLakehouse(Lakehouse):
         replace: bool,
         watermark: Watermark | None = None,
         follows: int | None = None,
+        earlier: Sequence[str] = (),
     ) -> CommitInfo:
+        """``earlier``: tags of the commits that a copied table's content comes from."""
         self.prepare(table.layer)
         where = f"{table.connector}/{table.table}"
         given, uris, target = self._types(schema, where), [part.uri for part in parts], self._quoted(table)
@@ -378,7 +396,7 @@ class DatabricksLakehouse(Lakehouse):
             rows = sql.rows_from_parts(uris, columns, given)
             return sql.append(target, columns, rows, expected=_last_tag(known), tag=tag, state=state)
 
-        done = self._commit(table, tag, watermark, follows, prepare)
+        done = self._commit(table, tag, watermark, follows, prepare, earlier)
         return done.model_copy(update={"bytes_added": sum(part.bytes for part in parts)})
 
     def _swap(
@@ -409,21 +427,17 @@ class DatabricksLakehouse(Lakehouse):
         follows: int | None = None,
     ) -> CommitInfo:
         """Stages both streams and merges them: rows that are in Bronze already are merged by `load_run` instead."""
-        import pyarrow as pa
-
         self.prepare(table.layer)
         where = f"{table.connector}/{table.table}"
         given = self._types(schema, where)
         folder = f"{self._staging.folder(table.connector, table.table, tag)}/merge-{table.layer}"
-        staged_schema = pa.schema([f for f in schema if f.name != DELETED_AT])
-        columns = {column: kind for column, kind in given.items() if column != DELETED_AT}
         queries, size = [], 0
         for op, batches in (("u", changes), ("d", deletes)):
-            with self._writer(f"{folder}-{op}", staged_schema) as writer:
+            with self._writer(f"{folder}-{op}", schema) as writer:
                 for batch in batches:
-                    writer.write(fit(batch, staged_schema))
+                    writer.write(fit(batch, schema))
             size += sum(part.bytes for part in writer.parts)
-            if query := sql.rows_from_parts([part.uri for part in writer.parts], columns):
+            if query := sql.rows_from_parts([part.uri for part in writer.parts], given):
                 queries.append(f"SELECT *, '{op}' AS {sql.name(OP)} FROM (\n{query}\n) AS {op}")
 
         def prepare(known: _Known | None, state: str) -> Statement:
@@ -435,7 +449,9 @@ class DatabricksLakehouse(Lakehouse):
             union = "\nUNION ALL\n".join(queries)
             rows = f"SELECT *{nulls} FROM (\n{union}\n) AS a" if queries else None
             expected = _last_tag(known)
-            return sql.upsert(self._quoted(table), merged, rows, key=key, expected=expected, tag=tag, state=state)
+            return sql.upsert(
+                self._quoted(table), merged, rows, key=key, expected=expected, tag=tag, state=state, closes=True
+            )
 
         try:
             if self.state(table) is None:
@@ -525,7 +541,7 @@ def stored_state(text: str, rows: int) -> TableState:
     """What a state row's JSON says."""
     stored = json.loads(text)
     return TableState(
-        version=stored["commits"],
+        version=stored["commits"] - 1,  # the first is 0, as in Delta's own log
         rows=rows,
         tags=tuple(stored["tags"]),
         watermark=Watermark.model_validate(stored["watermark"]) if stored["watermark"] else None,

@@ -25,7 +25,7 @@ class RecordedWarehouse(SqlWarehouse):
     """Runs what reads a state, as the plan depends on it; records every statement."""
 
     def __init__(self, real: SqlWarehouse, planned: list[PlannedStatement]) -> None:
-        self._real, self._planned = real, planned
+        self._real, self._planned, self.id = real, planned, real.id
 
     def record(self, text: str) -> None:
         found = _NAMED.search(text)
@@ -68,8 +68,15 @@ class DatabricksRehearsal(Rehearsal, DatabricksLakehouse):
     def _remove_staged(self, folder: str) -> None:
         return
 
-    def _next_state(self, known: _Known | None, tag: str, watermark: Watermark | None, follows: int | None) -> str:
-        self._next = DatabricksLakehouse._next_state(known, tag, watermark, follows)
+    def _next_state(
+        self,
+        known: _Known | None,
+        tag: str,
+        watermark: Watermark | None,
+        follows: int | None,
+        earlier: Sequence[str] = (),
+    ) -> str:
+        self._next = super()._next_state(known, tag, watermark, follows, earlier)
         return self._next
 
     def _read(self, table: TableId, tag: str | None = None) -> _Known | None:

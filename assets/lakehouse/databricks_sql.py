@@ -247,8 +247,11 @@ def upsert(
     tag: str,
     state: str,
     binds: Mapping[str, str] = {},
+    closes: bool = False,
 ) -> Statement:
     """Merge by key, in one commit. ``changes`` gives ``columns`` but ``_headrace_deleted_at``, and ``_headrace_op``.
+
+    ``closes``: it gives ``_headrace_deleted_at`` too, which is stored: versions that end (``scd2``).
 
     Of several changes of a key the one with the highest position counts; two upserts of one key at one position are
     refused. Keys compare NULL-safe. Deletes are soft: values stay, and a row that was deleted before keeps its date.
@@ -256,7 +259,7 @@ def upsert(
     data = {c: kind for c, kind in columns.items() if c != DELETED_AT}
     source = {**data, DELETED_AT: "TIMESTAMP", OP: "STRING", STATE: "STRING"}
     own = _state_row(source, table, ":expected", ":run", ":state", guarded=STATE_MOVED)
-    using = own if changes is None else f"{_latest(data, key, changes)}\nUNION ALL\n{own}"
+    using = own if changes is None else f"{_latest(data, key, changes, closes)}\nUNION ALL\n{own}"
     same = " AND ".join(f"t.{name(column)} <=> s.{name(column)}" for column in key)
     stored = {**columns, STATE: "STRING"}
     listed = ", ".join(name(column) for column in stored)
@@ -274,7 +277,7 @@ def upsert(
     )
 
 
-def _latest(data: Columns, key: Sequence[str], changes: str) -> str:
+def _latest(data: Columns, key: Sequence[str], changes: str, closes: bool) -> str:
     partition = ", ".join(name(column) for column in key)
     shown = f"to_json(named_struct({', '.join(f'{text(c)}, {name(c)}' for c in key)}))"
     run = (
@@ -287,8 +290,9 @@ def _latest(data: Columns, key: Sequence[str], changes: str) -> str:
         f" AS `_rank`, count(*) OVER (PARTITION BY {partition}, {name(POSITION)}, {name(OP)}) AS `_ties`"
         f" FROM (\n{changes}\n) AS c"
     )
+    deleted = name(DELETED_AT) if closes else f"CAST(NULL AS TIMESTAMP) AS {name(DELETED_AT)}"
     return (
-        f"SELECT {listed}, CAST(NULL AS TIMESTAMP) AS {name(DELETED_AT)}, {name(OP)},"
+        f"SELECT {listed}, {deleted}, {name(OP)},"
         f" CAST(NULL AS STRING) AS {name(STATE)}"
         f" FROM (\n{ranked}\n) AS r WHERE `_rank` = 1"
     )

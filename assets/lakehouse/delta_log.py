@@ -56,6 +56,7 @@ class Snapshot:
     created: int
     features: frozenset[str] = field(default_factory=frozenset)
     reader_features: frozenset[str] = field(default_factory=frozenset)
+    protocol: tuple[int, int] = (1, 2)
 
 
 def read_snapshot(storage: Storage, folder: str, count_column: str) -> Snapshot | None:
@@ -90,6 +91,7 @@ def read_snapshot(storage: Storage, folder: str, count_column: str) -> Snapshot 
         created=int(metadata.created_time or 0),
         features=features,
         reader_features=frozenset(protocol.reader_features or ()),
+        protocol=(protocol.min_reader_version, protocol.min_writer_version),
     )
 
 

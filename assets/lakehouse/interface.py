@@ -13,6 +13,7 @@ from assets.sync import CommitInfo, Layer, Manifest, Model, Part, Watermark
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from assets.lakehouse.lakehouse_status import LakehouseStatus
     from assets.lakehouse.rehearsal import Rehearsal
     from assets.settings import Settings
 
@@ -80,9 +81,6 @@ class PartWriter(ABC):
 
 class Lakehouse(ABC):
     """Tables, staging and commits. Every commit is atomic, tagged, and idempotent by its tag (the run group)."""
-
-    closes_versions: bool = True
-    """Whether ``upsert`` stores the ``_headrace_deleted_at`` of its ``changes`` as given, which ``scd2`` needs."""
 
     @abstractmethod
     def uri(self, table: TableId) -> str:
@@ -177,8 +175,9 @@ class Lakehouse(ABC):
         """Replace or insert rows by key and soft-delete (``_headrace_deleted_at``, last values kept), in ONE commit.
 
         ``changes`` may come from a ``scan`` of the same table, still open. They hold full rows of ``schema``, unique by
-        key; ``deletes`` hold the key columns plus the run metadata columns. Keys compare NULL-safe. The cost
-        follows the changes, beside a look at the stored keys. Same tag rule as ``commit``.
+        key, and their ``_headrace_deleted_at`` is stored as given (``scd2``); ``deletes`` hold the key columns plus the
+        run metadata columns. Keys compare NULL-safe. The cost follows the changes, beside a look at the stored keys.
+        Same tag rule as ``commit``.
         """
 
     def load_run(
@@ -233,6 +232,18 @@ class Lakehouse(ABC):
             for batch in rows:
                 writer.write(batch.rename_columns([renamed.get(n, n) for n in batch.schema.names]).cast(schema))
         return self.commit(table, writer.parts, schema, tag=tag, replace=True, watermark=watermark)
+
+    def initialise(self) -> list[str]:
+        """Make what tables and staging need; repeatable. Returns what was missing, in words."""
+        raise NotImplementedError
+
+    def examine(self) -> LakehouseStatus:
+        """Reach the lakehouse and look at everything a sync needs of it. Changes nothing; no failed check raises."""
+        raise NotImplementedError
+
+    def table_format(self, table: TableId) -> tuple[int, int] | None:
+        """The table's Delta protocol, reader and writer version; None where telling it would cost a statement."""
+        return None
 
     def rehearsal(self) -> Rehearsal:
         """The same tables through an engine that changes nothing, and keeps what it would do, for ``headrace plan``."""

@@ -32,6 +32,7 @@ from assets.sync import CommitInfo, Manifest, Part, Watermark
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from assets.lakehouse.lakehouse_status import LakehouseStatus
     from assets.lakehouse.rehearsal import Rehearsal
     from assets.settings import Settings
 
@@ -127,10 +128,27 @@ class LocalLakehouse(Lakehouse):
             rewrite_bytes=settings.rewrite_mb << 20,
         )
 
+    def initialise(self) -> list[str]:
+        from assets.lakehouse.local_status import initialise
+
+        return initialise(self)
+
+    def examine(self) -> LakehouseStatus:
+        from assets.lakehouse.local_status import examine
+
+        return examine(self)
+
     def rehearsal(self) -> Rehearsal:
         from assets.lakehouse.local_rehearsal import LocalRehearsal
 
         return LocalRehearsal(self)
+
+    @property
+    def staging_root(self) -> str:
+        return self._staging.root
+
+    def table_format(self, table: TableId) -> tuple[int, int] | None:
+        return self._existing(table).protocol
 
     def uri(self, table: TableId) -> str:
         return f"{self.root}/{table.layer}/{path_part(table.connector)}__{table_slug(table.table)}"

@@ -52,7 +52,7 @@ class SqlWarehouse:
 
     def __init__(self, connection: DatabricksConnection, warehouse_id: str, limit_seconds: float) -> None:
         self._connection = connection
-        self._id = warehouse_id
+        self.id = warehouse_id
         self._limit_seconds = limit_seconds
 
     def run(self, sql: str, parameters: Mapping[str, str | None] | None = None) -> list[list[str | None]]:
@@ -129,7 +129,7 @@ class SqlWarehouse:
         with databricks_errors(self._connection.host):
             answer = api.execute_statement(
                 statement=sql,
-                warehouse_id=self._id,
+                warehouse_id=self.id,
                 parameters=given or None,
                 disposition=disposition,
                 format=format,

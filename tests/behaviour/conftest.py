@@ -76,10 +76,3 @@ def crashing(
         "INSERT INTO t SELECT i, 'row ' || i, i / 7.0, now() - interval '1 day' FROM generate_series(1, 5000) i",
     )
     return shop
-
-
-@pytest.fixture
-def local_engine(shop: Installation) -> None:
-    """For what was proven on the local engine only so far."""
-    if not shop.steps.lakehouse.closes_versions:
-        pytest.skip("not proven on this engine yet")

@@ -97,6 +97,14 @@ class Installation:
             return DeltaTable(location.removeprefix("file://")).to_pyarrow_table()
         return pa.Table.from_batches(lakehouse.warehouse.stream(f"SELECT * FROM {name}"))
 
+    def location(self, layer: Layer, table: str) -> str:
+        """Where a plain Delta reader finds the table."""
+        lakehouse, id = self.steps.lakehouse, TableId(layer=layer, connector="shop", table=table)
+        if not isinstance(lakehouse, DatabricksLakehouse):
+            return lakehouse.uri(id)
+        found = lakehouse.connection.client.tables.get(lakehouse.qualified_name(id))
+        return str(found.storage_location).removeprefix("file://")
+
     def staged_files(self) -> list[str]:
         """What lies in the staging area, of any table."""
         lakehouse = self.steps.lakehouse

@@ -11,6 +11,7 @@ import pytest
 from orchestration.embedded_postgres import EmbeddedPostgres
 from tests.behaviour.installation import Installation
 from tests.servers.databricks_server import DatabricksServer
+from tests.servers.s3_server import S3Server
 
 TABLE = "public.orders"
 COLUMNS = ["id", "name", "price"]
@@ -96,3 +97,39 @@ def test_a_call_that_goes_wrong_is_done_again_and_its_effect_happens_once(
 def test_a_stopped_warehouse_is_waited_for(shop: Installation, databricks: DatabricksServer) -> None:
     databricks.stop_warehouse(1.5)
     assert shop.sync(TABLE).equal
+
+
+def test_parts_staged_in_s3_are_read_from_there_and_no_key_is_in_a_statement(
+    tmp_path: Path,
+    postgres: EmbeddedPostgres,
+    database: Callable[[], str],
+    databricks: DatabricksServer,
+    s3_server: S3Server,
+) -> None:
+    bucket = s3_server.create_bucket()
+    url = f"s3://{bucket}/staged"
+    keys = s3_server.access_key_id, s3_server.secret_access_key
+    databricks.add_external_location(url, s3_server.endpoint_url, *keys)
+    shop = Installation(
+        tmp_path / "home",
+        postgres,
+        database(),
+        **databricks.settings(),
+        staging_url=url,
+        s3_endpoint_url=s3_server.endpoint_url,
+        s3_access_key_id=keys[0],
+        s3_secret_access_key=keys[1],
+    )
+    shop.execute(
+        "CREATE TABLE orders (id int PRIMARY KEY, name text, price numeric(9,2), updated_at timestamptz DEFAULT now())",
+        "INSERT INTO orders SELECT i, 'a' || i, i / 7.0 FROM generate_series(1, 300) i",
+    )
+    databricks.forget_calls()
+    for number in range(2):
+        assert shop.sync(TABLE, deletes="keys", run_group=f"run {{{number}}}*").equal
+        assert shop.silver(TABLE, COLUMNS) == shop.source_rows("SELECT id, name, price FROM orders")
+        if not number:
+            change(shop)
+    assert s3_server.client().list_objects_v2(Bucket=bucket).get("Contents", []) == []
+    sent = statements(databricks)
+    assert any(f"'{url}/" in text for text in sent) and not any(key in text for text in sent for key in keys)

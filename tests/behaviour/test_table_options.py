@@ -7,8 +7,6 @@ import pytest
 from assets.errors import ConfigurationError, UnsupportedTableError
 from tests.behaviour.installation import Installation
 
-pytestmark = pytest.mark.usefixtures("local_engine")
-
 CREATE = (
     "CREATE TABLE t (id int PRIMARY KEY, email text, ssn text, region text, amount numeric(8, 2), "
     "updated_at timestamptz)"

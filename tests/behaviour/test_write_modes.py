@@ -6,8 +6,6 @@ import pytest
 
 from tests.behaviour.installation import Installation
 
-pytestmark = pytest.mark.usefixtures("local_engine")
-
 CREATE = "CREATE TABLE t (id int PRIMARY KEY, name text, updated_at timestamptz)"
 VERSIONS = ["id", "name", "_headrace_is_current"]
 

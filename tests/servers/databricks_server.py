@@ -95,5 +95,15 @@ class DatabricksServer:
     def forget_calls(self) -> None:
         self._control.delete("/standin/calls")
 
+    def add_external_location(self, url: str, endpoint: str, key: str, secret: str) -> None:
+        """Let the warehouse read ``url`` (``s3://bucket/prefix``)."""
+        place = {"url": url, "endpoint": endpoint, "key": key, "secret": secret}
+        self._control.post("/standin/external", json=place).raise_for_status()
+
+    def act_as(self, user: str | None = None, *privileges: str) -> None:
+        """Whose token it is, and what that user was granted everywhere; None: the owner of everything."""
+        body = {"user": user, "privileges": privileges} if user else {}
+        self._control.post("/standin/user", json=body).raise_for_status()
+
     def stop_warehouse(self, start_seconds: float) -> None:
         self._control.post("/standin/warehouse", json={"stop": True, "start_seconds": start_seconds})

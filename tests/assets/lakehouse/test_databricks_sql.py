@@ -26,7 +26,7 @@ BRONZE_COLUMNS = {**DATA, **META}
 SILVER_COLUMNS = {**DATA, **{c: k for c, k in META.items() if c != "_headrace_op"}, "_headrace_deleted_at": "TIMESTAMP"}
 URIS = [f"/Volumes/main/headrace/staging/staging/shop/t/run/rows-a1/part-{n}.parquet" for n in range(2)]
 STATE = sql.state_text(["it's \\ a tag"], None, 1, 2)
-MERGES = {"append", "upsert"}
+MERGES = {"append", "append_to_silver", "upsert", "upsert_versions"}
 """sqlglot does not know MERGE WITH SCHEMA EVOLUTION (docs.databricks.com/.../delta-merge-into): parsed without it."""
 
 
@@ -41,6 +41,17 @@ def statements() -> dict[str, str]:
         "replace_table": sql.replace_table(SILVER, SILVER_COLUMNS, None, expected="old", **written),
         "append": sql.append(BRONZE, BRONZE_COLUMNS, parts, expected="old", tag="new", state=STATE),
         "upsert": sql.upsert(SILVER, SILVER_COLUMNS, run, key=["id"], expected="old", tag="new", state=STATE),
+        "upsert_versions": sql.upsert(
+            SILVER,
+            SILVER_COLUMNS,
+            sql.rows_from_bronze(BRONZE, "tag", changes | {"_headrace_deleted_at": "TIMESTAMP"}, same, quoted=False),
+            key=["id"],
+            expected="old",
+            tag="new",
+            state=STATE,
+            closes=True,
+        ),
+        "append_to_silver": sql.append(SILVER, SILVER_COLUMNS, None, expected="old", tag="new", state=STATE),
         "read_state": sql.read_state(BRONZE),
         "read_back": sql.read_state(BRONZE, "new"),
         "count_live": sql.count_live(SILVER),

@@ -52,6 +52,7 @@ class Workspace:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.token, self.client = folder.resolve(), token, (client_id, client_secret)
         self.tokens: dict[str, float] = {}
+        self.user, self.privileges = OWNER, ["ALL_PRIVILEGES"]
         self.failpoints = Failpoints()
         self.catalog = UnityCatalog(self.folder)
         self.catalog.create_catalog("main", exists_ok=True)
@@ -127,7 +128,16 @@ def routes(w: Workspace) -> list[tuple[str, str, Callable[..., Any]]]:
         return uc.create_volume(r.body["catalog_name"], r.body["schema_name"], r.body["name"])
 
     def permissions(r: Request, kind: str, name: str) -> dict[str, Any]:
-        return {"privilege_assignments": [{"principal": OWNER, "privileges": [{"privilege": "ALL_PRIVILEGES"}]}]}
+        held = [{"privilege": privilege} for privilege in w.privileges]
+        return {"privilege_assignments": [{"principal": w.user, "privileges": held}]}
+
+    def add_external(r: Request) -> dict[str, Any]:
+        w.engine.external.append(r.body)
+        return {}
+
+    def set_user(r: Request) -> dict[str, Any]:
+        w.user, w.privileges = r.body.get("user", OWNER), r.body.get("privileges", ["ALL_PRIVILEGES"])
+        return {}
 
     def download(r: Request, path: str) -> Raw:
         content, headers = w.files.get(path)
@@ -178,7 +188,7 @@ def routes(w: Workspace) -> list[tuple[str, str, Callable[..., Any]]]:
         return {"issuer": issuer} | {key: f"{issuer}/v1/{name}" for key, name in names}
 
     def identity(r: Request) -> dict[str, Any]:
-        return {"id": "1", "userName": OWNER, "displayName": "stand-in"}
+        return {"id": "1", "userName": w.user, "displayName": "stand-in"}
 
     return [
         ("GET", r"/\.well-known/databricks-config", lambda r: {"oidc_endpoint": f"{r.base_url}/oidc"}),
@@ -190,6 +200,8 @@ def routes(w: Workspace) -> list[tuple[str, str, Callable[..., Any]]]:
         ("GET", r"/standin/failpoints", lambda r: {"failpoints": w.failpoints.told()}),
         ("POST", r"/standin/failpoints", set_failpoints),
         ("POST", r"/standin/warehouse", set_warehouse),
+        ("POST", r"/standin/user", set_user),
+        ("POST", r"/standin/external", add_external),
         ("GET", r"/api/2\.0/preview/scim/v2/Me", identity),
         ("POST", STATEMENTS + "/?", lambda r: w.statements.submit(r.body, r.base_url)),
         ("GET", STATEMENTS + r"/([^/]+)", lambda r, i: w.statements.get(i, r.base_url)),

@@ -47,6 +47,8 @@ class SqlEngine:
         builder: Any = SparkSession.builder
         self._spark: Any = builder.remote(f"sc://{host}:{port}").getOrCreate()
         self._writing = threading.Lock()
+        self.external: list[dict[str, str]] = []
+        """External locations: url (``s3://bucket/prefix``), endpoint, key, secret."""
 
     def execute(
         self,
@@ -116,13 +118,38 @@ class SqlEngine:
         )
         return f"SELECT {columns or '*'} FROM parquet.`{file}`"
 
+    def _external(self, pattern: str) -> str:
+        """A local copy of what an external location holds at a path. The location has the keys, no statement does."""
+        place = next((p for p in self.external if pattern.startswith(f"{p['url']}/")), None)
+        if place is None:
+            raise SqlError(f"[PERMISSION_DENIED] no external location holds {pattern}. SQLSTATE: 42501")
+        from pyarrow import fs
+
+        scheme, _, host = place["endpoint"].partition("://")
+        store = fs.S3FileSystem(
+            access_key=place["key"],
+            secret_key=place["secret"],
+            endpoint_override=host,
+            scheme=scheme,
+            region="us-east-1",
+        )
+        address = pattern.removeprefix("s3://")
+        copies = self._catalog.folder / "external"
+        if store.get_file_info(address).type == fs.FileType.File:
+            (copies / address).parent.mkdir(parents=True, exist_ok=True)
+            with store.open_input_stream(address) as found:
+                (copies / address).write_bytes(found.read())
+        return str(copies / address)
+
     def _files(self, pattern: str) -> list[str]:
-        if pattern.startswith("/Volumes/"):
+        if pattern.startswith("s3://"):
+            pattern = self._external(pattern)
+        elif pattern.startswith("/Volumes/"):
             pattern = str(self._catalog.volume_path(pattern))
         elif pattern.startswith("file://"):
             pattern = pattern.removeprefix("file://")
         else:
-            raise SqlError(f"[UNSUPPORTED_FEATURE] the stand-in reads volumes only, not {pattern}")
+            raise SqlError(f"[UNSUPPORTED_FEATURE] the stand-in reads volumes and s3:// only, not {pattern}")
         if os.path.isdir(pattern):
             pattern += "/**/*.parquet"
         return sorted(file for file in glob.glob(pattern, recursive=True) if os.path.isfile(file))
