@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
-from assets.errors import HeadraceError
 from assets.lakehouse.interface import Lakehouse, TableId, open_lakehouse
 from assets.naming import table_slug
 from assets.settings import Settings
 from assets.sync import Column, Model
+from orchestration.discovered_tables import discovered
 
 
 class RegisteredTable(Model):
@@ -51,10 +52,11 @@ class RegistryState(Model):
 def asset_parts(tables: Sequence[str]) -> dict[str, str]:
     """The last part of each table's asset keys: its own name, or its slug where names would meet in an identifier."""
     identifiers = ["".join(c if c.isalnum() and c.isascii() else "_" for c in name) for name in tables]
+    counts = Counter(identifiers)
     plain = {
         name
         for name, identifier in zip(tables, identifiers, strict=True)
-        if identifiers.count(identifier) == 1 and identifier == name.replace(".", "_")
+        if counts[identifier] == 1 and identifier == name.replace(".", "_")
     }
     return {name: name if name in plain else table_slug(name) for name in tables}
 
@@ -64,28 +66,23 @@ def read_registry(settings: Settings) -> RegistryState:
     from assets.catalog.store import Catalog
 
     catalog, lakehouse = Catalog.from_settings(settings), open_lakehouse(settings)
+    version, stored, records = catalog.version(), catalog.pipelines(), catalog.connectors()
+    named: dict[str, set[str]] = {}
+    for pipeline in stored:
+        named.setdefault(pipeline.connector, set()).update(table.name for table in pipeline.tables)
     connectors = []
-    stored = catalog.pipelines()
-    for record in catalog.connectors():
-        named = {table.name for pipeline in stored if pipeline.connector == record.name for table in pipeline.tables}
-        error = None
-        found: list[tuple[str, tuple[Column, ...], tuple[str, ...]]] = []
-        try:
-            for table in catalog.connector(record.name).discover():
-                if table.refusal is None and (table.by_default or table.name in named):
-                    found.append((table.name, table.columns, table.primary_key))
-        except HeadraceError as unreachable:
-            error = unreachable.text
-            found = [
-                (run.table, run.result.columns if run.result else (), run.result.key if run.result else ())
-                for run in catalog.latest_table_runs(record.name)
-            ]
-        parts = asset_parts([name for name, _, _ in found])
-        tables = tuple(_table(lakehouse, record.name, name, parts[name], columns, key) for name, columns, key in found)
-        connectors.append(RegisteredConnector(name=record.name, type=record.type, tables=tables, error=error))
+    tables_of = discovered(settings, catalog, records)
+    for record in records:
+        found = tables_of[record.name]
+        wanted = named.get(record.name, set())
+        shown = [table for table in found.tables if table.by_default or table.name in wanted]
+        parts = asset_parts([table.name for table in shown])
+        tables = tuple(_table(lakehouse, record.name, t.name, parts[t.name], t.columns, t.key) for t in shown)
+        connectors.append(RegisteredConnector(name=record.name, type=record.type, tables=tables, error=found.error))
+    known_tables = {connector.name: {table.name for table in connector.tables} for connector in connectors}
     pipelines = []
     for pipeline in stored:
-        known = {t.name for c in connectors if c.name == pipeline.connector for t in c.tables}
+        known = known_tables.get(pipeline.connector, set())
         wanted = known if pipeline.all_tables else {t.name for t in pipeline.tables} & known
         pipelines.append(
             RegisteredPipeline(
@@ -99,7 +96,7 @@ def read_registry(settings: Settings) -> RegistryState:
                 active=pipeline.active,
             )
         )
-    return RegistryState(version=catalog.version(), connectors=tuple(connectors), pipelines=tuple(pipelines))
+    return RegistryState(version=version, connectors=tuple(connectors), pipelines=tuple(pipelines))
 
 
 def _table(
