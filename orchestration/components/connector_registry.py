@@ -30,6 +30,12 @@ OWNER = "team:headrace"
 CHECK = "equals_source"
 PIPELINE_TAG, MODE_TAG, DELETES_TAG = "headrace/pipeline", "headrace/mode", "headrace/deletes"
 DEFERRED_TAG = "headrace/deferred"
+ASSET_JOB = "__ASSET_JOB"
+"""Dagster's own job of all assets."""
+MOST_RESOLVED = 50_000
+"""Pipelines times tables up to which each pipeline has a job: Dagster goes through all assets for each job when it
+loads (50,000: about three seconds). Beyond, schedules and sensors start Dagster's own job of all assets with the
+pipeline's tables selected."""
 
 
 class ConnectorRegistry(dg.StateBackedComponent, dg.Model, dg.Resolvable):
@@ -52,11 +58,10 @@ def registry_definitions(state: RegistryState) -> dg.Definitions:
     """Build assets, checks, jobs, schedules and sensors from the registry's state."""
     parts: list[dg.Definitions] = [connector_definitions(connector) for connector in state.connectors]
     by_name = {connector.name: connector for connector in state.connectors}
-    parts += [
-        pipeline_definitions(pipeline, by_name[pipeline.connector])
-        for pipeline in state.pipelines
-        if pipeline.connector in by_name and pipeline.tables
-    ]
+    pipelines = [p for p in state.pipelines if p.connector in by_name and p.tables]
+    tables = sum(len(connector.tables) for connector in state.connectors)
+    own_jobs = len(pipelines) * tables <= MOST_RESOLVED
+    parts += [pipeline_definitions(p, by_name[p.connector], own_job=own_jobs) for p in pipelines]
     return dg.Definitions.merge(*parts) if parts else dg.Definitions()
 
 
@@ -257,8 +262,10 @@ def table_results(
             yield check
 
 
-def pipeline_definitions(pipeline: RegisteredPipeline, connector: RegisteredConnector) -> dg.Definitions:
-    """The job of one pipeline, and its schedule if it has one."""
+def pipeline_definitions(
+    pipeline: RegisteredPipeline, connector: RegisteredConnector, *, own_job: bool = True
+) -> dg.Definitions:
+    """What starts one pipeline: a schedule or a sensor if it has one, and a job unless there are too many."""
     parts = {table.name: table.part for table in connector.tables}
     keys = [
         dg.AssetKey([layer, connector.name, parts[table]])
@@ -266,51 +273,59 @@ def pipeline_definitions(pipeline: RegisteredPipeline, connector: RegisteredConn
         if table in parts
         for layer in ("bronze", "silver")
     ]
-    job = dg.define_asset_job(
-        f"pipeline_{pipeline.name}", selection=dg.AssetSelection.assets(*keys), tags={PIPELINE_TAG: pipeline.name}
-    )
+    tags = {PIPELINE_TAG: pipeline.name}
+    jobs = []
+    if own_job:
+        selection = dg.AssetSelection.assets(*keys)
+        jobs.append(dg.define_asset_job(f"pipeline_{pipeline.name}", selection=selection, tags=tags))
+    target: dict[str, Any] = {"job": jobs[0]} if jobs else {"job_name": ASSET_JOB}
+    selected = None if jobs else keys
     status = dg.DefaultScheduleStatus.RUNNING if pipeline.active else dg.DefaultScheduleStatus.STOPPED
     if pipeline.cron:
-        schedule = dg.ScheduleDefinition(
+
+        @dg.schedule(
             name=f"schedule_{pipeline.name}",
-            job=job,
             cron_schedule=pipeline.cron,
             execution_timezone=pipeline.timezone,
             default_status=status,
+            **target,
         )
-        return dg.Definitions(jobs=[job], schedules=[schedule])
+        def scheduled(_: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+            return dg.RunRequest(asset_selection=selected, tags=tags)
+
+        return dg.Definitions(jobs=jobs, schedules=[scheduled])
     running = dg.DefaultSensorStatus.RUNNING if pipeline.active else dg.DefaultSensorStatus.STOPPED
     if pipeline.interval_seconds and pipeline.on_changes:
 
         @dg.sensor(
             name=f"changes_{pipeline.name}",
-            job=job,
             minimum_interval_seconds=pipeline.interval_seconds,
             default_status=running,
+            **target,
         )
         def changes(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-            return request_on_change(context, pipeline)
+            return request_on_change(context, pipeline, selected)
 
-        return dg.Definitions(jobs=[job], sensors=[changes])
+        return dg.Definitions(jobs=jobs, sensors=[changes])
     if pipeline.interval_seconds:
 
         @dg.sensor(
             name=f"interval_{pipeline.name}",
-            job=job,
             minimum_interval_seconds=pipeline.interval_seconds,
             default_status=running,
+            **target,
         )
         def interval(context: dg.SensorEvaluationContext) -> dg.RunRequest:
             # the tick is the key: two daemons request one run
             number = int(_now() // (pipeline.interval_seconds or 1))
-            return dg.RunRequest(run_key=f"{pipeline.name}/{number}", tags={PIPELINE_TAG: pipeline.name})
+            return dg.RunRequest(run_key=f"{pipeline.name}/{number}", asset_selection=selected, tags=tags)
 
-        return dg.Definitions(jobs=[job], sensors=[interval])
-    return dg.Definitions(jobs=[job])
+        return dg.Definitions(jobs=jobs, sensors=[interval])
+    return dg.Definitions(jobs=jobs)
 
 
 def request_on_change(
-    context: dg.SensorEvaluationContext, pipeline: RegisteredPipeline
+    context: dg.SensorEvaluationContext, pipeline: RegisteredPipeline, selected: list[dg.AssetKey] | None = None
 ) -> dg.SensorResult | dg.SkipReason:
     """Request a run when the source may have changed since the last request, or when the last run failed.
 
@@ -327,7 +342,8 @@ def request_on_change(
     seen = f"{probe} {failed}"
     if context.cursor == seen or (not failed and (context.cursor or "").startswith(f"{probe} ")):
         return dg.SkipReason("the source has not changed")
-    request = dg.RunRequest(run_key=f"{pipeline.name}/{seen}", tags={PIPELINE_TAG: pipeline.name})
+    tags = {PIPELINE_TAG: pipeline.name}
+    request = dg.RunRequest(run_key=f"{pipeline.name}/{seen}", asset_selection=selected, tags=tags)
     return dg.SensorResult(run_requests=[request], cursor=seen)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from assets.settings import Settings
 from assets.sync import Column
+from orchestration.components import connector_registry
 from orchestration.components.connector_registry import CHECK, PIPELINE_TAG, registry_definitions
 from orchestration.embedded_postgres import EmbeddedPostgres
 from orchestration.headrace import Headrace
@@ -93,6 +95,30 @@ def test_a_pipeline_with_a_cron_has_a_schedule_in_its_time_zone_and_a_paused_one
     job = repository.get_job("pipeline_hourly")
     assert job.tags[PIPELINE_TAG] == "hourly"
     assert {key.path[2] for key in job.asset_layer.selected_asset_keys} == {"public.a"}
+
+
+def test_where_jobs_would_be_too_many_a_schedule_starts_the_job_of_all_assets_with_its_tables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connector_registry, "MOST_RESOLVED", 0)
+    pipelines = (
+        RegisteredPipeline(name="hourly", connector="shop", tables=("public.a",), cron="5 * * * *"),
+        RegisteredPipeline(name="often", connector="shop", tables=("public.b",), interval_seconds=900),
+    )
+    repository = registry_definitions(state("public.a", "public.b", pipelines=pipelines)).get_repository_def()
+    repository.load_all_definitions()
+    assert [job.name for job in repository.get_all_jobs()] == ["__ASSET_JOB"]
+    (schedule,), (sensor,) = repository.schedule_defs, repository.sensor_defs
+    assert (schedule.job_name, sensor.job_name) == ("__ASSET_JOB", "__ASSET_JOB")
+    with dg.instance_for_test() as instance:
+        at = datetime(2026, 1, 1, tzinfo=UTC)
+        context = dg.build_schedule_context(instance=instance, repository_def=repository, scheduled_execution_time=at)
+        (hourly,) = schedule.evaluate_tick(context).run_requests or ()
+        told = sensor.evaluate_tick(dg.build_sensor_context(instance=instance, repository_def=repository))
+        (often,) = told.run_requests or ()
+    for request, name, table in ((hourly, "hourly", "a"), (often, "often", "b")):
+        assert request.tags[PIPELINE_TAG] == name
+        assert {key.path[2] for key in request.asset_selection or ()} == {f"public.{table}"}
 
 
 def test_hundreds_of_tables_are_one_step() -> None:
