@@ -113,10 +113,11 @@ def test_where_jobs_would_be_too_many_a_schedule_starts_the_job_of_all_assets_wi
     with dg.instance_for_test() as instance:
         at = datetime(2026, 1, 1, tzinfo=UTC)
         context = dg.build_schedule_context(instance=instance, repository_def=repository, scheduled_execution_time=at)
-        (hourly,) = schedule.evaluate_tick(context).run_requests or ()
+        hourly = list(schedule.evaluate_tick(context).run_requests or ())
         told = sensor.evaluate_tick(dg.build_sensor_context(instance=instance, repository_def=repository))
-        (often,) = told.run_requests or ()
-    for request, name, table in ((hourly, "hourly", "a"), (often, "often", "b")):
+        often = list(told.run_requests or ())
+    for requests, name, table in ((hourly, "hourly", "a"), (often, "often", "b")):
+        (request,) = requests
         assert request.tags[PIPELINE_TAG] == name
         assert {key.path[2] for key in request.asset_selection or ()} == {f"public.{table}"}
 
