@@ -91,7 +91,7 @@ def test_a_sync_that_a_request_launched_is_one_trace_without_secrets_or_rows(
         wait_until(lambda: of_api() >= (EXPECTED - {"POST /graphql"}) | {"RunActivity:fail"}, 240)
         text = httpx.get(f"http://{figures}/metrics", timeout=10).text
         assert re.search(r'^headrace_rows_read_total\{[^}]*connector="shop"[^}]*\} [1-9]', text, re.MULTILINE), text
-        assert re.search(r'^headrace_table_syncs_total\{[^}]*status="failed"[^}]*\} 1$', text, re.MULTILINE), text
+        assert re.search(r'^headrace_table_syncs_total\{[^}]*status="failed"[^}]*\} [1-9]', text, re.MULTILINE), text
         assert "headrace_sync_seconds_bucket" in text and "temporal_" in text
     errors = {span.error for span in collector.spans if span.error}
     assert errors and all(error.isidentifier() for error in errors), errors

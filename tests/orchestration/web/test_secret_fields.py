@@ -23,8 +23,12 @@ GIVEN: dict[str, dict[str, Any]] = {
     "postgres": {**NOWHERE, "database": "d", "user": "u"},
 }
 """Where a type's required fields cannot be made from their examples."""
-TOGETHER = {"access_key_id": "secret_access_key", "secret_access_key": "access_key_id"}
-"""Secrets that come in pairs."""
+TOGETHER = {
+    "access_key_id": "secret_access_key",
+    "secret_access_key": "access_key_id",
+    "private_key_passphrase": "private_key",
+}
+"""Secrets that need another one beside them."""
 
 
 def secret_fields(model: type[BaseModel]) -> Iterator[tuple[tuple[str, ...], type[BaseModel]]]:
