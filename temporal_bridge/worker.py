@@ -33,6 +33,8 @@ CANCEL_SECONDS = 10
 CONNECT_SECONDS = 60
 RECORD_THREADS = 8
 WATCH_THREADS = 16
+WORKFLOW_TASKS = 8
+CACHED_WORKFLOWS = 500
 
 
 def workflow_types() -> list[type]:
@@ -92,6 +94,10 @@ def build_worker(
         activity_executor=ThreadPoolExecutor(max_workers=threads, thread_name_prefix=role),
         max_concurrent_activities=threads,
         max_heartbeat_throttle_interval=timedelta(seconds=settings.heartbeat_throttle_seconds),
+        # Workflow code shares one GIL: a hundred new workflows activated side by side (the default) each take longer than
+        # the two seconds after which Temporal's SDK takes a workflow for deadlocked, and fail over and over.
+        max_concurrent_workflow_tasks=WORKFLOW_TASKS,
+        max_cached_workflows=CACHED_WORKFLOWS,
         default_heartbeat_throttle_interval=timedelta(seconds=settings.heartbeat_throttle_seconds),
         graceful_shutdown_timeout=timedelta(seconds=grace_seconds),
         # Workflow tasks wait this long for a dead worker's cache before another worker gets them; the default is 10 s.
