@@ -94,7 +94,7 @@ def build_worker(
         activity_executor=ThreadPoolExecutor(max_workers=threads, thread_name_prefix=role),
         max_concurrent_activities=threads,
         max_heartbeat_throttle_interval=timedelta(seconds=settings.heartbeat_throttle_seconds),
-        # Workflow code shares one GIL: of a hundred new workflows activated side by side (the default) each takes longer
+        # Workflow code shares one GIL: of a hundred new workflows activated side by side (default) each takes longer
         # than the two seconds after which Temporal's SDK takes a workflow for deadlocked, and fails over and over.
         max_concurrent_workflow_tasks=WORKFLOW_TASKS,
         max_cached_workflows=CACHED_WORKFLOWS,
