@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from orchestration.reports import SyncProgress
     from temporal_bridge.client import TemporalClient
 
-CONNECT_SECONDS = 2.0
+CONNECT_SECONDS = 5.0
 REQUEST_SECONDS = 10.0
 MAX_REQUEST = 1 << 20
 MAX_REQUESTS = 64
@@ -66,10 +66,12 @@ def sync_by_stack(
         peer.settimeout(CONNECT_SECONDS)
         try:
             peer.connect(str(path))
-            _say(peer, {"fingerprint": fingerprint(settings), "sync": options, "progress": progress is not None})
+            _say(peer, {"fingerprint": fingerprint(settings)})
             lines = _lines(peer)
             if next(lines, {}).get("accepted") is not True:
                 return None
+            # only now: a stack that answers too late must not begin what this process does by itself
+            _say(peer, {"sync": options, "progress": progress is not None})
         except OSError:
             return None
         peer.settimeout(None)
@@ -189,11 +191,11 @@ class StackRequests:
             try:
                 peer.settimeout(REQUEST_SECONDS)
                 lines = _lines(peer)
-                request = next(lines, {})
-                accepted = request.get("fingerprint") == self._fingerprint
+                accepted = next(lines, {}).get("fingerprint") == self._fingerprint
                 _say(peer, {"accepted": accepted})
+                request = next(lines, {}) if accepted else {}
                 peer.settimeout(None)
-                if accepted:
+                if "sync" in request:
                     _Sync(peer, lines, request).run(self._headrace)
             except (OSError, ValueError):
                 return

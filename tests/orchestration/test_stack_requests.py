@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from assets.errors import NotFoundError
 from orchestration import Headrace
 from orchestration.embedded_postgres import EmbeddedPostgres
 from orchestration.local import LocalStack
-from orchestration.stack_requests import address, sync_by_stack
+from orchestration.stack_requests import address, fingerprint, sync_by_stack
 from tests.polling import wait_until
 
 
@@ -30,7 +32,6 @@ def shop(
     with postgres.connect(name, autocommit=True) as connection:
         connection.execute("CREATE TABLE orders AS SELECT i AS id, now() AS updated_at FROM generate_series(1, 100) i")
         connection.execute("ALTER TABLE orders ADD PRIMARY KEY (id)")
-        connection.execute("CREATE VIEW slow AS SELECT i AS id, pg_sleep(1)::text AS t FROM generate_series(1, 600) i")
     hr = Headrace(home=headrace_home)
     hr.connectors.add("shop", "postgres", postgres.config(name))
     with LocalStack(hr.settings).start():
@@ -66,10 +67,21 @@ def test_a_command_has_the_running_stack_sync_and_needs_neither_client_nor_catal
     others = shop.settings.model_copy(update={"sync_concurrency": shop.settings.sync_concurrency + 1})
     assert sync_by_stack(others, {"connector": "shop"}, None) is None
     assert len(shop.catalog.runs()) == 2
+    with socket.socket(socket.AF_UNIX) as gave_up:  # after the stack accepted: it must not begin
+        gave_up.connect(str(path))
+        gave_up.sendall(json.dumps({"fingerprint": fingerprint(shop.settings)}).encode() + b"\n")
+        assert json.loads(gave_up.recv(100)) == {"accepted": True}
+    assert sync_by_stack(shop.settings, {"connector": "shop", "tables": ["public.orders"]}, None)
+    assert len(shop.catalog.runs()) == 3
 
 
-def test_an_interrupted_command_has_its_sync_cancelled_and_a_killed_one_leaves_it(shop: Headrace) -> None:
-    command = [sys.executable, "-m", "orchestration.cli", "sync", "shop", "public.slow"]
+def test_an_interrupted_command_has_its_sync_cancelled_and_a_killed_one_leaves_it(
+    shop: Headrace, postgres: EmbeddedPostgres
+) -> None:
+    command = [sys.executable, "-m", "orchestration.cli", "sync", "shop", "public.orders"]
+    holder = postgres.connect(str(shop.catalog.connector("shop").config.database), autocommit=True)
+    holder.execute("BEGIN")
+    holder.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")  # the read waits for it
 
     def started() -> tuple[subprocess.Popen[bytes], str]:
         before = {run.run_group for run in shop.catalog.runs()}
@@ -90,3 +102,4 @@ def test_an_interrupted_command_has_its_sync_cancelled_and_a_killed_one_leaves_i
     run = shop.catalog.run(second)
     assert (run.status, run.error) == ("failed", "interrupted by the user")
     assert [(row.status, row.error) for row in run.table_runs] == [("failed", "cancelled")]
+    holder.close()
