@@ -48,6 +48,10 @@ class StagingStorage(ABC):
     @abstractmethod
     def delete_folder(self, folder: str) -> None: ...
 
+    @abstractmethod
+    def files(self, folder: str, prefix: str = "") -> Iterator[StoredFile]:
+        """The files right in a folder whose names start with ``prefix``. A missing folder has none."""
+
 
 class Storage(StagingStorage):
     """A storage that holds tables too."""
@@ -62,10 +66,6 @@ class Storage(StagingStorage):
     @abstractmethod
     def create(self, address: str, text: str) -> None:
         """Write a new file, durably. Raises FileExistsError when it exists; exactly one of several writers wins."""
-
-    @abstractmethod
-    def files(self, folder: str, prefix: str = "") -> Iterator[StoredFile]:
-        """The files right in a folder whose names start with ``prefix``. A missing folder has none."""
 
     @abstractmethod
     def settle(self, folder: str) -> None:

@@ -77,6 +77,13 @@ class VolumeStorage(StagingStorage):
             raise FileNotFoundError(address) from error
         return StoredFile(address.rpartition("/")[2], found.content_length or 0, 0)
 
+    def files(self, folder: str, prefix: str = "") -> Iterator[StoredFile]:
+        list_folder = self._connection.client.files.list_directory_contents
+        for entry in self._unless_missing(lambda address: list(list_folder(address)), folder) or ():
+            name = str(entry.path).rpartition("/")[2]
+            if name.startswith(prefix) and not entry.is_directory:
+                yield StoredFile(name, entry.file_size or 0, (entry.last_modified or 0) / 1000)
+
     def delete(self, address: str) -> None:
         self._unless_missing(self._connection.client.files.delete, address)
 
