@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 0.5
 RECONCILE_SECONDS = 10
 CANCEL_SECONDS = 60
+CLOSE_SECONDS, CLOSE_LOOK_SECONDS = 10, 0.05
 MAX_EVENTS = 10_000
 
 
@@ -78,7 +79,23 @@ class Run:
                 next_reconcile = time.monotonic() + RECONCILE_SECONDS
                 self._headrace.reconcile()
             time.sleep(LOOK_SECONDS)
+        self._wait_until_closed()
         return self
+
+    def _wait_until_closed(self) -> None:
+        """The rows are complete a moment before the workflow is; a sync that starts in between would be skipped."""
+        from temporal_bridge.workflow_run import WorkflowRun
+
+        if not self.record.workflow_id:
+            return
+        deadline = time.monotonic() + CLOSE_SECONDS
+        try:
+            with self._headrace.temporal() as client:
+                run = WorkflowRun(self.record.workflow_id, "", "", "", client.namespace)
+                while client.describe(run, children=False).status == "running" and time.monotonic() < deadline:
+                    time.sleep(CLOSE_LOOK_SECONDS)
+        except BridgeError:
+            pass  # the run has ended all the same; Temporal may be gone
 
     def cancel(self) -> Run:
         """Cancel what still runs, and wait for its clean-up. A run that has ended stays as it is.

@@ -60,6 +60,7 @@ class MariadbServer:
             os.chown(self.folder, self._account, self._account)
         _write_certificates(self.folder, self._account)
         install = [programs[1], "--no-defaults", f"--datadir={self.folder}/data", "--skip-test-db"]
+        install += [f"--tmpdir={self.folder}"]  # TMPDIR may be a folder that its user cannot write
         install += ["--auth-root-authentication-method=normal", "--skip-name-resolve"]
         done = subprocess.run(
             install,
@@ -95,6 +96,7 @@ class MariadbServer:
         arguments += ["--binlog-row-metadata=FULL", "--gtid-strict-mode=1", f"--pid-file={self.folder}/pid"]
         arguments += ["--character-set-server=utf8mb4", "--max-connections=300", "--local-infile=1"]
         arguments += ["--default-time-zone=+05:00", "--plugin-maturity=unknown"]
+        arguments += [f"--tmpdir={self.folder}"]
         arguments += [f"--ssl-ca={self.ca_file}", f"--ssl-cert={self.folder}/server.pem"]
         arguments += [f"--ssl-key={self.folder}/server-key.pem", *_FAST, *self._settings]
         log = self.folder / "mariadb.log"
