@@ -24,12 +24,12 @@ CALLS = "^(?!GET /standin)"
 
 
 def cases() -> list[object]:
-    """Kind, action, step and first call: a few calls in the default run, every call in the slow one."""
+    """Kind, action, step and first call: a few calls, and every call."""
     few = [("first load", "drop_after", 45, 20), ("increment", "kill_after", 45, 25)]
     every = [(kind, action, 1, 0) for kind in ("first load", "increment") for action in ACTIONS]
     return [
         *(pytest.param(*case, id=f"{case[0]}, {case[1]}") for case in few),
-        *(pytest.param(*case, id=f"{case[0]}, {case[1]}, all", marks=pytest.mark.slow) for case in every),
+        *(pytest.param(*case, id=f"{case[0]}, {case[1]}, all") for case in every),
     ]
 
 
@@ -59,6 +59,7 @@ def synced(table: str, run_group: str) -> None:
     pytest.fail(f"{table} did not sync in {TRIES} tries: {done.stderr[-2000:]}")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind, action, step, first", cases())
 def test_at_every_call(

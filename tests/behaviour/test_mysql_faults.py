@@ -168,7 +168,7 @@ UNCHUNKED = tuple(name for name in WORKER_FAILPOINTS if "chunk" not in name)
 @pytest.mark.parametrize(
     ("first", "names"),
     [
-        (False, AROUND_COMMITS),
+        pytest.param(False, AROUND_COMMITS, marks=pytest.mark.slow),
         pytest.param(False, UNCHUNKED, marks=pytest.mark.slow),
         pytest.param(True, UNCHUNKED, marks=pytest.mark.slow),
     ],

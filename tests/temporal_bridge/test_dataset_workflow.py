@@ -246,7 +246,8 @@ def test_of_syncs_that_start_at_the_same_instant_one_runs_and_the_others_are_ski
     ("overlap", "expected"),
     [
         ("queue_one", [*["skipped"] * (STARTERS - 2), "succeeded", "succeeded"]),
-        ("cancel_other", [*["failed"] * (STARTERS - 1), "succeeded"]),
+        # each start cancels the one before it and waits for its clean-up: too long for the default run
+        pytest.param("cancel_other", [*["failed"] * (STARTERS - 1), "succeeded"], marks=pytest.mark.slow),
     ],
 )
 def test_syncs_that_start_at_the_same_instant_follow_their_policy(
