@@ -22,8 +22,10 @@ def test_pages_api_and_dagster_answer_at_one_address_and_link_to_each_other(
 ) -> None:
     hr.connectors.add("shop", "postgres", CONFIG)
     with TestClient(web_app(prefix, login=False), base_url=LOCAL) as client:
+        listed = client.get(f"{prefix}/headrace/connectors")
+        assert listed.status_code == 200 and "shop" in listed.text and "canary" not in listed.text
         page = client.get(f"{prefix}/headrace/")
-        assert page.status_code == 200 and "shop" in page.text and "canary" not in page.text
+        assert page.status_code == 200
         addresses = set(re.findall(r'(?:href|src)="([^"#]*)"', page.text))
         assert f"{prefix}/" in addresses and f"{prefix}/api/v1/docs" in addresses
         assert all(address.startswith(f"{prefix}/") for address in addresses)
