@@ -1,4 +1,4 @@
-"""Pages in a real browser: chromium, once a session, against the real webserver in a thread."""
+"""Pages in a real browser: chromium, once for these tests, against the real webserver in a thread."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ SHOTS = os.environ.get("HEADRACE_TEST_SCREENSHOTS")
 """Folder where screenshots are kept, to look at."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
+    """Closed before other tests: while Playwright is open its event loop runs, and no test may start another one."""
     program = chromium_program()
     if program is None:
         pytest.skip(MISSING)
