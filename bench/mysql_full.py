@@ -11,17 +11,23 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from assets.settings import Settings
-from bench.postgres_full import DATABASE, INGESTR, SCHEMA, check_result, script, timed
+from bench.postgres_full import (
+    DATABASE,
+    SCHEMA,
+    Contender,
+    comparison,
+    ingestr_to_parquet,
+    play,
+    script,
+    timed,
+)
 from orchestration.local import LocalStack
 from tests.servers.mariadb_server import MariadbServer
 
@@ -68,44 +74,15 @@ def run(scale: float, rounds: int, folder: Path, console: Console) -> None:
         dump = ["/bin/sh", "-c", 'exec "$0" "$@" > /dev/null', client, "--quick", "--batch", "--skip-column-names"]
         dump += ["-h", server.host, "-P", str(server.port), "-u", server.user, DATABASE, "-e", "SELECT * FROM lineitem"]
         sync = [script("headrace"), "sync", "bench", f"{DATABASE}.lineitem", "--mode", "full", "--json"]
-        contenders: dict[str, Callable[[int], tuple[float, float, str]]] = {
+        contenders: dict[str, Contender] = {
             "mariadb client to /dev/null": lambda _: timed(dump, {**environment, "MYSQL_PWD": server.password}),
             "headrace sync": lambda _: timed(sync, environment, lambda: stack.worker_pid),
         }
-        if INGESTR.exists():
-            uri = f"mysql://{server.user}:{server.password}@{server.host}:{server.port}/{DATABASE}"
-
-            def ingestr(number: int) -> tuple[float, float, str]:
-                target = folder / f"ingestr-{number}.parquet"
-                args = [str(INGESTR), "ingest", "--yes", "--progress", "log", "--source-uri", uri]
-                args += ["--source-table", f"{DATABASE}.lineitem", "--dest-table", "main.lineitem"]
-                try:
-                    return timed([*args, "--dest-uri", f"parquet://{target}"], environment)
-                finally:
-                    target.unlink(missing_ok=True)
-
-            contenders["ingestr 1.1.22 to Parquet"] = ingestr
-        else:
-            console.print("ingestr is absent: see bench.postgres_full")
-
-        seconds: dict[str, list[float]] = {name: [] for name in contenders}
-        peaks: dict[str, list[float]] = {name: [] for name in contenders}
-        for number in range(rounds):
-            for name, contender in contenders.items():
-                took, peak, output = contender(number)
-                seconds[name].append(took)
-                peaks[name].append(peak)
-                if name == "headrace sync":
-                    check_result(json.loads(output), count)
-                console.print(f"  round {number + 1}  {name:28} {took:7.2f} s  {peak:7.0f} MB", highlight=False)
-    limit = statistics.median(seconds["mariadb client to /dev/null"])
-    table = Table(title=f"lineitem on MariaDB, {count:,} rows, median of {rounds}")
-    for heading in ("path", "seconds", "x client", "peak MB (headrace: worker)"):
-        table.add_column(heading, justify="left" if heading == "path" else "right")
-    for name, values in seconds.items():
-        middle = statistics.median(values)
-        table.add_row(name, f"{middle:.2f}", f"{middle / limit:.2f}", f"{max(peaks[name]):.0f}")
-    console.print(table)
+        uri = f"mysql://{server.user}:{server.password}@{server.host}:{server.port}/{DATABASE}"
+        contenders |= ingestr_to_parquet(uri, f"{DATABASE}.lineitem", folder, environment, console)
+        seconds, peaks = play(contenders, rounds, count, console)
+    told = f"lineitem on MariaDB, {count:,} rows, median of {rounds}"
+    console.print(comparison(told, seconds, peaks, "mariadb client to /dev/null", "x client"))
 
 
 def main() -> None:

@@ -33,6 +33,8 @@ from orchestration.local import LocalStack
 ROOT = Path(__file__).parent.parent
 INGESTR = ROOT / ".venv-bench" / "bin" / "ingestr"
 DATABASE = "tpch"
+Contender = Callable[[int], tuple[float, float, str]]
+"""Runs round n; returns its seconds, peak MB and output."""
 SCHEMA = """
 CREATE TABLE lineitem (
     l_orderkey bigint NOT NULL, l_partkey bigint NOT NULL, l_suppkey bigint NOT NULL, l_linenumber integer NOT NULL,
@@ -144,46 +146,66 @@ def run(scale: float, rounds: int, folder: Path, console: Console) -> None:
         copy = [psql(), "-h", server.host, "-p", str(server.port), "-U", server.user, "-d", DATABASE]
         copy += ["-c", "COPY lineitem TO STDOUT (FORMAT binary)"]
         sync = [script("headrace"), "sync", "bench", "public.lineitem", "--mode", "full", "--json"]
-        contenders: dict[str, Callable[[int], tuple[float, float, str]]] = {
+        contenders: dict[str, Contender] = {
             "COPY to /dev/null": lambda _: timed(copy, {**environment, "PGPASSWORD": server.password}),
             "headrace sync": lambda _: timed(sync, environment, lambda: stack.worker_pid),
         }
-        if INGESTR.exists():
-            uri = f"postgresql://{server.user}:{server.password}@{server.host}:{server.port}/{DATABASE}"
+        uri = f"postgresql://{server.user}:{server.password}@{server.host}:{server.port}/{DATABASE}"
+        contenders |= ingestr_to_parquet(uri, "public.lineitem", folder, environment, console)
+        seconds, peaks = play(contenders, rounds, rows, console)
+    told = f"lineitem, {rows:,} rows, median of {rounds}"
+    console.print(comparison(told, seconds, peaks, "COPY to /dev/null", "x COPY"))
 
-            def ingestr(number: int) -> tuple[float, float, str]:
-                target = folder / f"ingestr-{number}.parquet"
-                args = [str(INGESTR), "ingest", "--yes", "--progress", "log", "--source-uri", uri]
-                args += ["--source-table", "public.lineitem", "--dest-table", "main.lineitem"]
-                try:
-                    return timed([*args, "--dest-uri", f"parquet://{target}"], environment)
-                finally:
-                    target.unlink(missing_ok=True)
 
-            contenders["ingestr 1.1.22 to Parquet"] = ingestr
-        else:
-            console.print(
-                "ingestr is absent: python3 -m venv .venv-bench && .venv-bench/bin/pip install ingestr==1.1.22"
-            )
+def ingestr_to_parquet(
+    uri: str, table: str, folder: Path, environment: dict[str, str], console: Console
+) -> dict[str, Contender]:
+    """ingestr's load of a table into one Parquet file, by its name; nothing where ingestr is absent."""
+    if not INGESTR.exists():
+        console.print("ingestr is absent: python3 -m venv .venv-bench && .venv-bench/bin/pip install ingestr==1.1.22")
+        return {}
 
-        seconds: dict[str, list[float]] = {name: [] for name in contenders}
-        peaks: dict[str, list[float]] = {name: [] for name in contenders}
-        for number in range(rounds):
-            for name, contender in contenders.items():
-                took, peak, output = contender(number)
-                seconds[name].append(took)
-                peaks[name].append(peak)
-                if name == "headrace sync":
-                    check_result(json.loads(output), rows)
-                console.print(f"  round {number + 1}  {name:28} {took:7.2f} s  {peak:7.0f} MB", highlight=False)
-    limit = statistics.median(seconds["COPY to /dev/null"])
-    table = Table(title=f"lineitem, {rows:,} rows, median of {rounds}")
-    for heading in ("path", "seconds", "x COPY", "peak MB (headrace: worker)"):
+    def ingestr(number: int) -> tuple[float, float, str]:
+        target = folder / f"ingestr-{number}.parquet"
+        args = [str(INGESTR), "ingest", "--yes", "--progress", "log", "--source-uri", uri]
+        args += ["--source-table", table, "--dest-table", "main.lineitem"]
+        try:
+            return timed([*args, "--dest-uri", f"parquet://{target}"], environment)
+        finally:
+            target.unlink(missing_ok=True)
+
+    return {"ingestr 1.1.22 to Parquet": ingestr}
+
+
+def play(
+    contenders: dict[str, Contender], rounds: int, rows: int, console: Console
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Run all contenders in turn, round after round; returns seconds and peak MB of each round by name."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    peaks: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(rounds):
+        for name, contender in contenders.items():
+            took, peak, output = contender(number)
+            seconds[name].append(took)
+            peaks[name].append(peak)
+            if name == "headrace sync":
+                check_result(json.loads(output), rows)
+            console.print(f"  round {number + 1}  {name:28} {took:7.2f} s  {peak:7.0f} MB", highlight=False)
+    return seconds, peaks
+
+
+def comparison(
+    title: str, seconds: dict[str, list[float]], peaks: dict[str, list[float]], limit: str, ratio: str
+) -> Table:
+    """The medians, and their ratios to the contender ``limit``."""
+    least = statistics.median(seconds[limit])
+    table = Table(title=title)
+    for heading in ("path", "seconds", ratio, "peak MB (headrace: worker)"):
         table.add_column(heading, justify="left" if heading == "path" else "right")
     for name, values in seconds.items():
         middle = statistics.median(values)
-        table.add_row(name, f"{middle:.2f}", f"{middle / limit:.2f}", f"{max(peaks[name]):.0f}")
-    console.print(table)
+        table.add_row(name, f"{middle:.2f}", f"{middle / least:.2f}", f"{max(peaks[name]):.0f}")
+    return table
 
 
 def check_result(document: object, rows: int) -> None:
