@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +13,8 @@ from assets.sync import ChunkedRead, Manifest, TableResult, TableSync, WindowPla
 from orchestration.embedded_postgres import EmbeddedPostgres
 from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
-from temporal_bridge.client import TemporalClient
-from temporal_bridge.workflow_run import WorkflowRun
 from tests.behaviour.installation import Installation
+from tests.behaviour.worker_runs import activity_tries
 
 TABLE = "public.big"
 ROWS = 40_000
@@ -217,28 +215,13 @@ def test_a_worker_killed_in_a_chunk_leaves_the_finished_chunks_and_at_most_the_r
     monkeypatch.setenv("HEADRACE_FAILPOINTS", "after_chunk_note=kill,during_finish_chunks=error")
     with LocalStack(shop.settings).start(temporal=True, worker=True, dagster=False) as stack:
         (result,) = Headrace(home=shop.settings.home_path).sync("shop", [TABLE]).tables
-        attempts = chunk_attempts(stack.temporal_address, str(result.workflow_id))
+        tries = activity_tries(stack.temporal_address, str(result.workflow_id))["extract_chunk"]
+    attempts = [attempt for _, attempt in tries]
     assert (result.status, result.equal, result.rows_read) == ("succeeded", True, ROWS)
     assert fired(tmp_path) == {"after_chunk_note"}
     assert max(attempts) == 2
     assert attempts.count(2) <= 2  # two were being read
     assert_equal(shop)
-
-
-def chunk_attempts(address: str, workflow_id: str) -> list[int]:
-    """How often each chunk's activity was started."""
-    with TemporalClient(address) as client:
-        run = WorkflowRun(workflow_id, "", "DataSourceSyncWorkflow", "", "default")
-        events = json.loads(client.history_json(run))["events"]
-    scheduled = {
-        event["eventId"]
-        for event in events
-        if event.get("activityTaskScheduledEventAttributes", {}).get("activityType", {}).get("name") == "extract_chunk"
-    }
-    started = [
-        event["activityTaskStartedEventAttributes"] for event in events if "activityTaskStartedEventAttributes" in event
-    ]
-    return [event.get("attempt", 1) for event in started if event.get("scheduledEventId") in scheduled]
 
 
 def test_a_chunked_sync_that_dies_at_every_failpoint_in_turn_while_the_source_changes_is_exact(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from assets.lakehouse.interface import TableId
 from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
 from tests.behaviour.installation import Installation
+from tests.behaviour.worker_runs import start_worker
 from tests.polling import wait_until
 
 TABLE = "public.t"
@@ -25,16 +23,6 @@ POINTS = (
         for point in ("during_extract", "after_manifest", "before_silver_commit", "before_record")
     ),
 )
-
-
-def start_worker(stack: LocalStack, log: Path, **environment: str) -> psutil.Popen:
-    with log.open("w") as output:
-        return psutil.Popen(
-            [sys.executable, "-m", "temporal_bridge.worker", "--grace-seconds", "1"],
-            env={**os.environ, "TEMPORAL_ADDRESS": stack.temporal_address, **environment},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
 
 
 @pytest.mark.parametrize("point", POINTS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from assets.kits.kit_file import kit_folder, load_kit
-from assets.kits.model import KitResult
+from assets.kits.kit_file import load_kit
 from assets.settings import Settings
 from orchestration.defs.kits import INPUTS_TAG, TRIGGER_TAG, kit_definitions, requests_of_failed_tables
 from orchestration.embedded_postgres import EmbeddedPostgres
 from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
+from tests.behaviour.kit_runs import run, write_kit
 from tests.polling import wait_until
 from tests.servers.databricks_server import DatabricksServer
 from tests.servers.rest_server import RestServer
@@ -34,19 +33,6 @@ def api() -> Iterator[RestServer]:
     with RestServer() as server:
         server.tables["orders"] = [{"id": 1, "updated_at": "2026-01-01"}]
         yield server
-
-
-def write_kit(hr: Headrace, name: str, text: str) -> str:
-    folder = kit_folder(hr.settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.yaml").write_text(f"name: {name}\n" + textwrap.dedent(text))
-    return name
-
-
-def run(hr: Headrace, kit: str, inputs: dict[str, Any] | None = None) -> KitResult:
-    result = hr.kits.run(kit, inputs)
-    assert isinstance(result, KitResult)
-    return result
 
 
 CALLS = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import textwrap
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -15,13 +14,13 @@ import pytest
 from deltalake import DeltaTable
 
 from assets.errors import BridgeError
-from assets.kits.kit_file import kit_folder
 from assets.kits.model import KitResult
 from assets.lakehouse.interface import DELETED_AT, Lakehouse, TableId
 from assets.settings import Settings
 from orchestration.embedded_postgres import EmbeddedPostgres
 from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
+from tests.behaviour.kit_runs import run, write_kit
 from tests.polling import wait_until
 from tests.servers.openai_server import Failure, OpenAIServer
 
@@ -58,19 +57,6 @@ def hr(
 def stack(hr: Headrace) -> Iterator[LocalStack]:
     with LocalStack(hr.settings).start() as stack:
         yield stack
-
-
-def write_kit(hr: Headrace, name: str, text: str) -> str:
-    folder = kit_folder(hr.settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.yaml").write_text(f"name: {name}\n" + textwrap.dedent(text))
-    return name
-
-
-def run(hr: Headrace, kit: str, inputs: dict[str, Any] | None = None) -> KitResult:
-    result = hr.kits.run(kit, inputs)
-    assert isinstance(result, KitResult)
-    return result
 
 
 def gold(hr: Headrace, kit: str, table: str) -> list[dict[str, Any]]:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,10 +11,9 @@ import pytest
 from orchestration.embedded_postgres import EmbeddedPostgres
 from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
-from temporal_bridge.client import TemporalClient
-from temporal_bridge.workflow_run import WorkflowRun
 from tests.behaviour.installation import Installation
 from tests.behaviour.test_chunked_reads import COLUMNS, ROWS, TABLE, assert_equal, filled
+from tests.behaviour.worker_runs import activity_tries, start_worker
 from tests.polling import wait_until
 
 Start = Callable[..., psutil.Popen]
@@ -49,15 +44,8 @@ def start(stack: LocalStack, tmp_path: Path) -> Iterator[Start]:
     workers: list[psutil.Popen] = []
 
     def start(**environment: str) -> psutil.Popen:
-        with (tmp_path / f"worker-{len(workers)}.log").open("w") as output:
-            workers.append(
-                psutil.Popen(
-                    [sys.executable, "-m", "temporal_bridge.worker", "--grace-seconds", "30"],
-                    env={**os.environ, "TEMPORAL_ADDRESS": stack.temporal_address, **environment},
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                )
-            )
+        log = tmp_path / f"worker-{len(workers)}.log"
+        workers.append(start_worker(stack, log, grace_seconds=30, **environment))
         return workers[-1]
 
     yield start
@@ -65,23 +53,6 @@ def start(stack: LocalStack, tmp_path: Path) -> Iterator[Start]:
         if worker.is_running():
             worker.kill()
             worker.wait(10)
-
-
-def started(stack: LocalStack, workflow_id: str) -> dict[str, list[tuple[str, int]]]:
-    """The worker and the number of each try of each kind of activity."""
-    with TemporalClient(stack.temporal_address) as client:
-        run = WorkflowRun(workflow_id, "", "DataSourceSyncWorkflow", "", "default")
-        events = json.loads(client.history_json(run))["events"]
-    kinds = {
-        event["eventId"]: event["activityTaskScheduledEventAttributes"]["activityType"]["name"]
-        for event in events
-        if "activityTaskScheduledEventAttributes" in event
-    }
-    found: dict[str, list[tuple[str, int]]] = {}
-    for event in events:
-        if one := event.get("activityTaskStartedEventAttributes"):
-            found.setdefault(kinds[one["scheduledEventId"]], []).append((one["identity"], one.get("attempt", 1)))
-    return found
 
 
 def slot(worker: psutil.Popen) -> str:
@@ -95,7 +66,7 @@ def test_several_workers_read_the_chunks_of_one_table_in_one_snapshot(
     hr = Headrace(home=big.settings.home_path)
     (result,) = hr.sync("shop", [TABLE]).tables
     assert (result.status, result.equal, result.rows_read) == ("succeeded", True, ROWS)
-    chunks = started(stack, str(result.workflow_id))["extract_chunk"]
+    chunks = activity_tries(stack.temporal_address, str(result.workflow_id))["extract_chunk"]
     assert len(chunks) >= 4
     for worker in workers:
         assert [attempt for identity, attempt in chunks if identity.startswith(slot(worker))], "each read its share"
@@ -119,7 +90,7 @@ def test_a_worker_that_is_told_to_end_finishes_its_chunk_and_another_one_goes_on
     (record,) = big.steps.catalog.table_runs("shop", TABLE)
     assert record.result is not None
     assert (record.result.equal, record.result.rows_read) == (True, ROWS)
-    activities = started(stack, str(record.workflow_id))
+    activities = activity_tries(stack.temporal_address, str(record.workflow_id))
     assert {attempt for tries in activities.values() for _, attempt in tries} == {1}
     readers = {identity.split("@")[0] for identity, _ in activities["extract_chunk"]}
     assert readers == {str(first.pid), str(second.pid)}

@@ -1,0 +1,43 @@
+"""Worker processes that a test starts, and what each of them did according to a workflow's history."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from orchestration.local import LocalStack
+from temporal_bridge.client import TemporalClient
+from temporal_bridge.workflow_run import WorkflowRun
+
+
+def start_worker(stack: LocalStack, log: Path, *, grace_seconds: int = 1, **environment: str) -> psutil.Popen:
+    """A worker of the stack's server, in a process of its own that the caller ends."""
+    with log.open("w") as output:
+        return psutil.Popen(
+            [sys.executable, "-m", "temporal_bridge.worker", "--grace-seconds", str(grace_seconds)],
+            env={**os.environ, "TEMPORAL_ADDRESS": stack.temporal_address, **environment},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def activity_tries(address: str, workflow_id: str) -> dict[str, list[tuple[str, int]]]:
+    """The worker and the number of each try of a table sync's activities, by the activity's type."""
+    with TemporalClient(address) as client:
+        run = WorkflowRun(workflow_id, "", "DataSourceSyncWorkflow", "", "default")
+        events = json.loads(client.history_json(run))["events"]
+    kinds = {
+        event["eventId"]: event["activityTaskScheduledEventAttributes"]["activityType"]["name"]
+        for event in events
+        if "activityTaskScheduledEventAttributes" in event
+    }
+    found: dict[str, list[tuple[str, int]]] = {}
+    for event in events:
+        if one := event.get("activityTaskStartedEventAttributes"):
+            found.setdefault(kinds[one["scheduledEventId"]], []).append((one["identity"], one.get("attempt", 1)))
+    return found
