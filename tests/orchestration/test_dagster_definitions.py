@@ -110,12 +110,16 @@ def test_where_jobs_would_be_too_many_a_schedule_starts_the_job_of_all_assets_wi
     assert [job.name for job in repository.get_all_jobs()] == ["__ASSET_JOB"]
     (schedule,), (sensor,) = repository.schedule_defs, repository.sensor_defs
     assert (schedule.job_name, sensor.job_name) == ("__ASSET_JOB", "__ASSET_JOB")
-    with dg.instance_for_test() as instance:
-        at = datetime(2026, 1, 1, tzinfo=UTC)
-        context = dg.build_schedule_context(instance=instance, repository_def=repository, scheduled_execution_time=at)
-        hourly = list(schedule.evaluate_tick(context).run_requests or ())
-        told = sensor.evaluate_tick(dg.build_sensor_context(instance=instance, repository_def=repository))
-        often = list(told.run_requests or ())
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    with (  # contexts left open keep the instance as Dagster's current one after its end
+        dg.instance_for_test() as instance,
+        dg.build_schedule_context(
+            instance=instance, repository_def=repository, scheduled_execution_time=at
+        ) as schedule_context,
+        dg.build_sensor_context(instance=instance, repository_def=repository) as sensor_context,
+    ):
+        hourly = list(schedule.evaluate_tick(schedule_context).run_requests or ())
+        often = list(sensor.evaluate_tick(sensor_context).run_requests or ())
     for requests, name, table in ((hourly, "hourly", "a"), (often, "often", "b")):
         (request,) = requests
         assert request.tags[PIPELINE_TAG] == name
