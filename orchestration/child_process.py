@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import psutil
+
 from assets.errors import HeadraceError
 
 LOOPBACK = "127.0.0.1"
@@ -136,6 +138,19 @@ class ChildProcess:
                 group=None if self.user is None else self.user,
                 extra_groups=None if self.user is None else [],
             )
+
+    def listens(self, *ports: int) -> bool:
+        """Tell whether it, or a process it started, accepts connections on each port: others' servers do not count."""
+        if not (self.running and all(port_answers(port) for port in ports)):
+            return False
+        open_ports: set[int] = set()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(self.pid)
+            for member in (process, *process.children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    connections = member.net_connections("tcp")
+                    open_ports |= {c.laddr.port for c in connections if c.status == psutil.CONN_LISTEN}
+        return open_ports.issuperset(ports)
 
     def wait_until(self, ready: Callable[[], bool], seconds: float) -> None:
         """Wait until `ready()` is true.

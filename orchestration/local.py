@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -18,7 +19,7 @@ from pydantic import SecretStr
 
 from assets.errors import ConflictError
 from assets.settings import Settings
-from orchestration.child_process import LOOPBACK, ChildProcess, ServerProcessError, free_port, port_answers
+from orchestration.child_process import LOOPBACK, ChildProcess, ServerProcessError, free_port
 from orchestration.stack_record import StackRecord, record_path, running_stack, write_record
 from orchestration.stack_requests import StackRequests
 from orchestration.supervisor import SupervisedServer, Supervisor
@@ -98,7 +99,7 @@ class LocalStack:
             address, temporal_ui_url = f"{LOOPBACK}:{port}", f"http://{LOOPBACK}:{ui_port}"
             args = temporal_server_args(port=port, ui_port=ui_port, db_file=self.home / "temporal.db")
             child = ChildProcess("Temporal", args, self._log_file("temporal"), grace_seconds=5)
-            servers.append(SupervisedServer(child, lambda: port_answers(port) and port_answers(ui_port)))
+            servers.append(SupervisedServer(child, partial(child.listens, port, ui_port)))
         environment = self._environment(address, embedded=temporal)
         if worker:
             child = ChildProcess(
@@ -198,16 +199,11 @@ class LocalStack:
             command = [sys.executable, "-m", program, *args]
             return ChildProcess(name, command, self._log_file(log), env=environment, grace_seconds=10)
 
+        location = child("Dagster code location", "dagster-code", "dagster", code)
+        webserver = child("Webserver", "webserver", "orchestration.web", web)
         servers = [
-            SupervisedServer(
-                child("Dagster code location", "dagster-code", "dagster", code), lambda: port_answers(code_port), 120, 1
-            ),
-            SupervisedServer(
-                child("Webserver", "webserver", "orchestration.web", web),
-                lambda: port_answers(web_port),
-                120,
-                2,
-            ),
+            SupervisedServer(location, partial(location.listens, code_port), 120, 1),
+            SupervisedServer(webserver, partial(webserver.listens, web_port), 120, 2),
             SupervisedServer(
                 child("Dagster daemon", "dagster-daemon", "dagster._daemon", ["run", "-w", str(workspace)]),
                 lambda: True,

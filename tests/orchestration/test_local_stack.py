@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import textwrap
@@ -16,7 +17,7 @@ import pytest
 
 from assets.errors import ConflictError
 from assets.settings import Settings
-from orchestration.child_process import ChildProcess, ServerProcessError, port_answers
+from orchestration.child_process import ChildProcess, ServerProcessError, free_port, port_answers
 from orchestration.local import LocalStack, running_stack, stack_in_use
 from orchestration.supervisor import SupervisedServer, Supervisor
 
@@ -51,6 +52,17 @@ def test_two_homes_run_side_by_side(tmp_path: Path) -> None:
     first, second = LocalStack(Settings(home=tmp_path / "a")), LocalStack(Settings(home=tmp_path / "b"))
     with first, second:
         assert first.start(worker=False).temporal_address != second.start(worker=False).temporal_address
+
+
+def test_a_stack_whose_port_another_server_took_at_the_same_instant_starts_on_another_one(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        chosen = iter([taken])  # looked free a moment ago
+        monkeypatch.setattr("orchestration.local.free_port", lambda preferred=None: next(chosen, None) or free_port())
+        with LocalStack(settings) as stack:
+            assert port_of(stack.start(worker=False).temporal_address) != taken
 
 
 def test_a_killed_temporal_server_comes_back_at_its_address(settings: Settings) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestration.child_process import LOOPBACK, ChildProcess, free_port, port_answers
+from orchestration.child_process import LOOPBACK, ChildProcess, free_port
 from orchestration.temporal_server import temporal_server_args
 
 
@@ -28,7 +28,7 @@ class TemporalServer:
 
     def start(self) -> TemporalServer:
         self._process.start()
-        self._process.wait_until(lambda: port_answers(self.port), 30)
+        self._process.wait_until(lambda: self._process.listens(self.port), 30)
         return self
 
     def stop(self) -> None:
