@@ -32,12 +32,12 @@ def extraction_input(tool: Tool, arguments: dict[str, Any], run_group: str, wher
 
 def search(settings: Settings, lakehouse: Lakehouse, arguments: dict[str, Any], where: str) -> dict[str, Any]:
     """Full-text search of what was extracted: ``query``, ``kind``, ``limit``."""
-    from assets.knowledge.search import INDEXED, KnowledgeIndex
+    from assets.knowledge.search import KINDS, KnowledgeIndex
 
     query, kind = arguments.get("query"), arguments.get("kind")
-    if not isinstance(query, str) or (kind is not None and kind not in INDEXED):
+    if not isinstance(query, str) or (kind is not None and kind not in KINDS):
         raise ConfigurationError(
-            f"the step needs the argument `query`; `kind` is one of {', '.join(INDEXED)}", where=where
+            f"the step needs the argument `query`; `kind` is one of {', '.join(KINDS)}", where=where
         )
     limit = max(1, min(int(arguments.get("limit", 20)), 200))
     return {"hits": KnowledgeIndex(settings, lakehouse).search(query, kind, limit)}

@@ -178,6 +178,12 @@ class Together(Model):
 
     together: tuple[Step, ...] = Field(min_length=1, max_length=16)
 
+    @model_validator(mode="after")
+    def _one_question(self) -> Together:
+        if sum(step.approval is not None for step in self.together) > 1:
+            raise ValueError("at most one of the steps that run together may ask for an approval")
+        return self
+
 
 class HandOff(Model):
     """The kit that goes on when this one has ended."""

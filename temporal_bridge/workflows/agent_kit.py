@@ -130,6 +130,11 @@ class AgentKitExecutionWorkflow:
             return status, str(stopped)
         except TimeoutError:
             return "stopped", f"the run reached its time limit of {limit}"
+        except (ActivityError, ChildWorkflowError) as error:
+            # what the time limit cancels ends as a cancelled activity, not as a cancelled task
+            if not is_cancelled_exception(error) or workflow.cancellation_reason() is not None:
+                raise
+            return "stopped", f"the run reached its time limit of {limit}"
         return "succeeded", ""
 
     async def _end(self, status: KitStatus, reason: str) -> KitResult:
@@ -163,11 +168,30 @@ class AgentKitExecutionWorkflow:
     async def _playbook(self, run: KitRun) -> None:
         for entry in run.kit.playbook:
             if isinstance(entry, Together):
-                await asyncio.gather(*(self._step(run, step) for step in entry.together))
+                await self._together(run, entry)
             else:
                 await self._step(run, entry)
 
+    async def _together(self, run: KitRun, entry: Together) -> None:
+        """The first step that ends the run cancels the others, and the run ends when they have."""
+        steps = [asyncio.ensure_future(self._step(run, step)) for step in entry.together]
+        try:
+            await asyncio.gather(*steps)
+        except BaseException:
+            for step in steps:
+                step.cancel()
+            await asyncio.gather(*steps, return_exceptions=True)
+            raise
+
     async def _step(self, run: KitRun, step: Step) -> None:
+        try:
+            await self._whole_step(run, step)
+        except BaseException:
+            ended = StepOutcome(step=step.step, status="stopped", reason="the run ended")
+            self._outcomes.setdefault(step.step, ended)
+            raise
+
+    async def _whole_step(self, run: KitRun, step: Step) -> None:
         workflow.set_current_details(f"{run.kit.name}: {step.step}")
         plan = await self._activity("kit_plan_step", StepInput(run=run, step=step.step), StepPlan)
         if plan.reused or plan.skip is not None:
@@ -187,7 +211,11 @@ class AgentKitExecutionWorkflow:
                 self._cost += 0 if outcome.stored_before else outcome.cost
                 return outcome
 
-        outcomes = await asyncio.gather(*(one(number) for number in range(plan.items)))
+        # items under way are waited for: what they cost counts, and nothing goes on behind a run that has ended
+        ended = await asyncio.gather(*(one(number) for number in range(plan.items)), return_exceptions=True)
+        if errors := [outcome for outcome in ended if isinstance(outcome, BaseException)]:
+            raise errors[0]
+        outcomes = [outcome for outcome in ended if isinstance(outcome, ItemOutcome)]
         failed = [outcome for outcome in outcomes if not outcome.ok]
         reason = (failed[0].error or "")[:MAX_ERROR] if failed else ""
         self._outcomes[step.step] = StepOutcome(

@@ -103,3 +103,10 @@ def test_nothing_but_values_can_be_reached(text: str) -> None:
     with pytest.raises(ExpressionError):
         check_expression(text, inputs={"n"}, steps={"a"}, names={"inputs", "steps", "run"})
         evaluate(text, VALUES)
+
+
+def test_of_steps_that_run_together_one_at_most_asks_for_an_approval() -> None:
+    step = "{step: NAME, tool: say, with: {text: x}, approval: {question: Sure}}"
+    together = "".join(f"      - {step.replace('NAME', name)}\n" for name in ("one", "other"))
+    found = problems(GOOD.replace("playbook:\n", f"playbook:\n  - together:\n{together}"))
+    assert any("at most one of the steps that run together" in text for _, text in found), found
