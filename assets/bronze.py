@@ -116,6 +116,7 @@ def commit_bronze(lakehouse: Lakehouse, manifest: Manifest, schema: pa.Schema) -
         tag=manifest.tag,
         replace=manifest.mode == "full",
         watermark=manifest.watermark,
+        base_tag=manifest.base_tag,
     )
 
 

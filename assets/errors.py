@@ -110,6 +110,10 @@ class CommitConflictError(LakehouseError):
     retryable_by_default = True
 
 
+class OvertakenError(LakehouseError):
+    """Another run committed to the table since this one began: what was staged is of an older state."""
+
+
 class MismatchError(HeadraceError):
     """Source, staged and stored rows differ; the sync is not proven."""
 

@@ -265,6 +265,7 @@ class SyncSteps:
             shape=plan.shape,
             backfill=plan.backfill,
             drift=plan.drift,
+            base_tag=plan.base_tag,
             **found,
         )
         return self._written(manifest)

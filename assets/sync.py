@@ -198,6 +198,7 @@ class WindowPlan(Model):
     shape: TableShape = TableShape()
     backfill: Backfill | None = None
     drift: tuple[str, ...] = Field(default=(), description="how the source's columns changed, in words")
+    base_tag: str | None = Field(default=None, description="Bronze's newest tag when this began; None: not compared")
 
 
 class Chunk(Model):
@@ -269,6 +270,7 @@ class Manifest(Model):
     rows_filled: int = 0
     rows_quarantined: int = 0
     drift: tuple[str, ...] = ()
+    base_tag: str | None = None
 
 
 class CommitInfo(Model):

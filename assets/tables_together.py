@@ -85,6 +85,7 @@ class TablesTogether:
             self._steps.lakehouse.clear_staging(self._connector, result.table, works[0].run_group)
         ended = {result.table for result in results}
         left = [work for work in works if work.table not in claimed and work.table not in ended]
+        bases = {table: self._newest_tag(table) for table in claimed}  # before the snapshot that is read
         unrecorded: list[tuple[TableResult, TableSync, str]] = []
         with self._steps.source(self._connector).together([w.table for w in works if w.table in claimed]) as source:
             steps = self._steps.holding(source)
@@ -95,7 +96,7 @@ class TablesTogether:
                     break
                 claimed.discard(work.table)
                 try:
-                    unrecorded.append(self._sync_table(steps, work, attempt))
+                    unrecorded.append(self._sync_table(steps, work, attempt, bases[work.table]))
                 except _OwnWorkflow:
                     left.append(work)
                 except Exception as error:
@@ -184,9 +185,21 @@ class TablesTogether:
 
     # with news
 
-    def _sync_table(self, steps: SyncSteps, work: TableSync, attempt: int) -> tuple[TableResult, TableSync, str]:
-        """The six steps but the last. Returns the result, the work and the commit tag."""
+    def _newest_tag(self, table: str) -> str:
+        state = self._steps.lakehouse.state(TableId(layer="bronze", connector=self._connector, table=table))
+        return state.tags[-1] if state and state.tags else ""
+
+    def _sync_table(
+        self, steps: SyncSteps, work: TableSync, attempt: int, base_tag: str
+    ) -> tuple[TableResult, TableSync, str]:
+        """The six steps but the last. Returns the result, the work and the commit tag.
+
+        An attempt that was taken for dead and goes on finds that its table is not its own any more, or, at the latest,
+        that Bronze moved on since it began: its snapshot may be older than what others have committed.
+        """
         started = datetime.now(UTC)
+        if not steps.catalog.holds_table(work, self._holder):
+            raise _OwnWorkflow
         staged = steps.lakehouse.latest_manifest(work.connector, work.table, work.run_group) if attempt > 1 else None
         uri = staged
         if uri is None:
@@ -194,7 +207,7 @@ class TablesTogether:
             plan = steps.opened_window(work)
             if plan.chunked or plan.skip or plan.mode == "cdc":
                 raise _OwnWorkflow
-            uri = steps.extract(work, plan, attempt)
+            uri = steps.extract(work, plan.model_copy(update={"base_tag": base_tag}), attempt)
         bronze = steps.commit_bronze(work, uri)
         if bronze.repeated and staged is None:  # an attempt that was taken for dead went on, and was faster
             raise _OwnWorkflow

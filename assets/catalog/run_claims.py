@@ -21,6 +21,9 @@ class RunClaims(ABC):
     """Base of `assets.catalog.store.Catalog`: tables that one workflow syncs together."""
 
     @abstractmethod
+    def _reading(self) -> AbstractContextManager[Session]: ...
+
+    @abstractmethod
     def _writing(self) -> AbstractContextManager[Session]: ...
 
     def claim_tables(self, works: Sequence[TableSync], holder: str) -> tuple[set[str], list[TableResult]]:
@@ -61,6 +64,12 @@ class RunClaims(ABC):
             session.flush()
             history._close_if_done(session, run)
         return claimed, done
+
+    def holds_table(self, work: TableSync, holder: str) -> bool:
+        """Whether the table's row of this run is still open in the name of ``holder``."""
+        with self._reading() as session:
+            row = history._table_row(session, work.run_group, work.connector, work.table)
+            return row is not None and row.status == "running" and row.workflow_id == holder
 
     def release_tables(self, works: Sequence[TableSync]) -> None:
         """Leave claimed tables to workflows of their own; their rows stay open."""

@@ -381,6 +381,7 @@ class DatabricksLakehouse(Lakehouse):
         replace: bool,
         watermark: Watermark | None = None,
         follows: int | None = None,
+        base_tag: str | None = None,  # only for small tables, which this engine does not keep
         earlier: Sequence[str] = (),
     ) -> CommitInfo:
         """``earlier``: tags of the commits that a copied table's content comes from."""

@@ -148,15 +148,19 @@ class Lakehouse(ABC):
         replace: bool,
         watermark: Watermark | None = None,
         follows: int | None = None,
+        base_tag: str | None = None,
     ) -> CommitInfo:
         """Add staged parts as the table's own data files in ONE commit (creating the table at need).
 
         ``replace`` swaps the whole content in that same commit. With zero parts the commit still records tag, schema
         and watermark. A tag that is recorded already changes nothing and returns ``repeated=True``. New nullable
-        columns are added to the schema; a column that changed incompatibly needs ``replace``.
+        columns are added to the schema; a column that changed incompatibly needs ``replace``. ``base_tag`` is the
+        newest tag that the table has to have, "" where it has to have none: what was staged builds on that state.
+        Engines that ``keeps_small_tables`` compare it in the commit itself.
 
         Raises:
             CommitConflictError: another writer won; nothing was changed.
+            OvertakenError: the table's newest tag is not ``base_tag``; nothing was changed.
             LakehouseError: the schema does not fit.
         """
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.arrow_compute import arrow_compute
-from assets.errors import CommitConflictError, ConfigurationError, LakehouseError
+from assets.errors import CommitConflictError, ConfigurationError, LakehouseError, OvertakenError
 from assets.failpoints import failpoint
 from assets.lakehouse.data_files import TouchedRows, file_batches, fit
 from assets.lakehouse.deletion_vectors import DeletionVector, vector_prefix
@@ -233,6 +233,16 @@ class LocalLakehouse(Lakehouse):
             self._clear_other_tries(table, tag, {file.path for file in snapshot.files} | vectors)
         return CommitInfo(version=snapshot.version, rows_total=sum(f.rows for f in snapshot.files), repeated=True)
 
+    @staticmethod
+    def _refuse_overtaken(table: TableId, snapshot: Snapshot | None, base_tag: str | None) -> None:
+        tags = json.loads(snapshot.configuration.get(TAGS, "[]")) if snapshot else []
+        if base_tag is not None and (tags[-1] if tags else "") != base_tag:
+            raise OvertakenError(
+                "another run has committed to the table since this one began",
+                where=f"{table.connector}/{table.table}",
+                remedy="Sync the table again.",
+            )
+
     def _configuration(
         self, snapshot: Snapshot | None, tag: str, watermark: Watermark | None, follows: int | None
     ) -> dict[str, str]:
@@ -311,6 +321,7 @@ class LocalLakehouse(Lakehouse):
         tag: str,
         follows: int | None,
         prepare: Callable[[Snapshot | None], _Change],
+        base_tag: str | None = None,
     ) -> CommitInfo:
         """Try ``prepare`` and the log entry until one wins: a rival's commit makes us read the table again."""
         folder = self.uri(table)
@@ -318,6 +329,7 @@ class LocalLakehouse(Lakehouse):
             snapshot = self._snapshot(table)
             if repeated := self._repeated(table, snapshot, tag):
                 return repeated
+            self._refuse_overtaken(table, snapshot, base_tag)
             try:
                 change = prepare(snapshot)
             except FileNotFoundError:
@@ -362,6 +374,7 @@ class LocalLakehouse(Lakehouse):
         replace: bool,
         watermark: Watermark | None = None,
         follows: int | None = None,
+        base_tag: str | None = None,
     ) -> CommitInfo:
         def prepare(snapshot: Snapshot | None) -> _Change:
             merged = self._merged_schema(table, None if replace else snapshot, schema)
@@ -382,7 +395,7 @@ class LocalLakehouse(Lakehouse):
                 },
             )
 
-        return self._commit(table, tag, follows, prepare)
+        return self._commit(table, tag, follows, prepare, base_tag)
 
     def upsert(
         self,

@@ -91,6 +91,7 @@ class LocalRehearsal(Rehearsal, LocalLakehouse):
         replace: bool,
         watermark: Watermark | None = None,
         follows: int | None = None,
+        base_tag: str | None = None,
     ) -> CommitInfo:
         text = "one commit makes the staged parts data files of the table" if parts else "one commit without rows"
         if replace and LocalLakehouse.state(self, table):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from pathlib import Path
 
+import psutil
 import pytest
 
 from assets.errors import TableHeldError
@@ -15,6 +17,8 @@ from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
 from orchestration.reports import SyncReport
 from tests.behaviour.installation import Installation
+from tests.behaviour.worker_runs import start_worker
+from tests.polling import wait_until
 
 TABLES = tuple(f"public.s{number}" for number in range(10))
 
@@ -130,6 +134,48 @@ def test_a_claimed_table_is_nobody_elses_and_a_table_that_is_held_is_not_claimed
     assert_equal(shop, TABLES[:2])
 
 
+@pytest.mark.usefixtures("many_in_one_step")
+@pytest.mark.parametrize("followed", [False, True], ids=["done by another", "done and followed by another run"])
+@pytest.mark.parametrize("kind", ["first", "later", "full"])
+def test_an_attempt_that_was_taken_for_dead_and_goes_on_changes_nothing(
+    shop: Installation, kind: str, followed: bool
+) -> None:
+    tables = TABLES[:3]
+    options = {"mode": "full"} if kind == "full" else {"deletes": "keys"}
+    create(shop, tables)
+    if kind != "first":
+        synced(shop, tables)
+    news = [f"UPDATE {table} SET name = 'new', updated_at = now() WHERE id <= 20" for table in tables]
+    shop.execute(*news, "INSERT INTO s2 VALUES (60, 'new', now())")
+    work = [shop.work(table, run_group="taken-over", **options) for table in tables]
+    found: list[object] = []
+
+    def stored() -> list[object]:
+        return [(versions(shop, table), shop.bronze(table, ["id", "name", "_headrace_run"])) for table in tables]
+
+    def meanwhile(rows: int, size: int) -> None:
+        if found:
+            return
+        other = shop.reopened()
+        second = TablesTogether(other.steps, work, "dataset/shop/taken-over", lambda rows, size: None).sync(2)
+        assert [result.status for result in second.results] == ["succeeded"] * 3
+        if followed:
+            shop.execute(*(f"UPDATE {table} SET name = 'newest', updated_at = now()" for table in tables))
+            shop.execute("DELETE FROM s2 WHERE id > 40")
+            later = [shop.work(table, run_group="later", **options) for table in tables]
+            third = TablesTogether(other.steps, later, "dataset/shop/later", lambda rows, size: None).sync(1)
+            assert [result.equal for result in third.results] == [True] * 3
+        found.append(stored())
+
+    TablesTogether(shop.steps, work, "dataset/shop/taken-over", meanwhile).sync(1)
+    assert stored() == found[0]
+    statuses = {run.status for run in shop.steps.catalog.table_runs("shop")}
+    assert statuses == {"succeeded"}
+    shop.execute(*(f"INSERT INTO {table} VALUES (70, 'last', now())" for table in tables))
+    synced(shop, tables)
+    assert_equal(shop, tables)
+
+
 KILLS = ("during_extract", "after_bronze_commit", "before_record", "after_record_before_cleanup")
 
 
@@ -157,3 +203,57 @@ def test_a_worker_that_dies_among_small_tables_leaves_each_committed_once_and_eq
 def assert_done(report: SyncReport, mode: str) -> None:
     found = [(t.table, t.status, t.mode, t.equal) for t in report.tables]
     assert found == [(table, "succeeded", mode, True) for table in TABLES]
+
+
+FREEZES = (
+    "during_extract",
+    *(
+        pytest.param(point, marks=pytest.mark.slow)
+        for point in ("after_open_window", "before_bronze_commit", "before_silver_commit", "before_record")
+    ),
+)
+
+
+@pytest.mark.parametrize("point", FREEZES)
+def test_a_frozen_worker_that_wakes_after_its_small_tables_were_synced_and_followed_changes_nothing(
+    crashing: Installation, engine: str, point: str, tmp_path: Path
+) -> None:
+    if engine != "local":
+        pytest.skip("tables of this engine have a workflow each")
+    create(crashing)
+    hr = Headrace(home=crashing.settings.home_path)
+    workers: list[psutil.Popen] = []
+    with LocalStack(crashing.settings).start(worker=False) as stack:
+        try:
+            frozen = start_worker(stack, tmp_path / "frozen.log", HEADRACE_FAILPOINTS=f"{point}=freeze")
+            workers.append(frozen)
+            hr.sync("shop", TABLES, wait=False)
+            wait_until(lambda: frozen.status() == psutil.STATUS_STOPPED)
+            workers.append(start_worker(stack, tmp_path / "second.log"))
+            (first,) = hr.runs()
+            assert first.wait(90).status == "succeeded"
+            for table in TABLES:
+                crashing.execute(
+                    f"UPDATE {table} SET name = 'changed', updated_at = now() WHERE id <= 30",
+                    f"DELETE FROM {table} WHERE id > 45",
+                )
+            assert_done(hr.sync("shop", TABLES, deletes="keys"), "incremental")
+            before = {table: versions(crashing, table) for table in TABLES}
+            bronze = {table: crashing.bronze(table, ["id", "name", "_headrace_run"]) for table in TABLES}
+
+            frozen.resume()
+            time.sleep(6)  # it wakes, and goes on with the tables that were its own
+            assert frozen.is_running()
+            assert {table: versions(crashing, table) for table in TABLES} == before
+            assert {t: crashing.bronze(t, ["id", "name", "_headrace_run"]) for t in TABLES} == bronze
+            runs = crashing.steps.catalog.table_runs("shop")
+            assert [run.status for run in runs] == ["succeeded"] * 2 * len(TABLES)
+            for table in TABLES:
+                crashing.execute(f"INSERT INTO {table} VALUES (70, 'last', now())")
+            assert_done(hr.sync("shop", TABLES, deletes="keys"), "incremental")
+            assert_equal(crashing, TABLES)
+        finally:
+            for worker in workers:
+                worker.resume()
+                worker.kill()
+                worker.wait(10)
