@@ -149,6 +149,10 @@ class Settings(BaseSettings):
     kit_modules: str = Field(
         default="", description="Python modules that register functions for agent kits, separated by commas."
     )
+    knowledge_embedder: str = Field(
+        default="assets.knowledge.embedder:MiniLm",
+        description="`MODULE:NAME` of what turns texts into vectors, for the search by meaning.",
+    )
     verify_limit: int = Field(default=20, ge=0, le=10_000, description="Differing keys named by `verify`.")
 
     @property

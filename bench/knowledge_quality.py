@@ -1,9 +1,10 @@
 """Precision, recall and F1 a type of the embedded extractor on labelled dialogues, beside the bare NER model.
 
 ``python -m bench.knowledge_quality``. The dialogues are in ``bench/knowledge_dialogues``: rules were developed on
-``dev.txt``; ``test.txt`` was written beforehand and is only measured. An entity counts when type and both ends are
-exact (``--overlap``: any common character). Statements count a message and kind. In the files ``[text](type)`` marks an
-entity, ``[lead|text](type)`` one without its lead, ``[text](type|part)`` the part that counts, ``#kind`` a statement.
+``dev.txt``; ``test.txt`` and ``heldout.txt`` are only measured, their errors never looked at for rules. An entity
+counts when type and both ends are exact (``--overlap``: any common character). Statements count a message and kind. In
+the files ``[text](type)`` marks an entity, ``[lead|text](type)`` one without its lead, ``[text](type|part)`` the part
+that counts, ``#kind`` a statement.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def _row(kind: str, mine: Counter[str], theirs: Counter[str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", default=["dev", "test"])
+    parser.add_argument("parts", nargs="*", default=["dev", "test", "heldout"])
     parser.add_argument("--overlap", action="store_true")
     parser.add_argument("--errors", action="store_true", help="print what differs; for dev only")
     options = parser.parse_args()

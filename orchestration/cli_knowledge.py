@@ -122,11 +122,14 @@ def search(
         Literal["entity", "observation", "relation", "message"] | None, typer.Option("--kind", help="Only these.")
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000)] = 20,
+    by: Annotated[
+        Literal["words", "meaning"], typer.Option("--by", help="meaning: by vectors, an extra: docs/knowledge.md.")
+    ] = "words",
     as_json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
-    """Full-text search over entities, observations, relations and messages."""
-    hits = open_headrace(home).knowledge.search(query, kind=kind, limit=limit)
+    """Search over entities, observations, relations and messages."""
+    hits = open_headrace(home).knowledge.search(query, kind=kind, limit=limit, by=by)
     if as_json:
         print_json({"hits": hits})
         return

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from orchestration.headrace import Headrace
 
 SearchKind = Literal["entity", "observation", "relation", "message"]
+SearchBy = Literal["words", "meaning"]
 
 
 class ExtractionReport(Model):
@@ -200,12 +201,21 @@ class Knowledge:
 
     # what is known
 
-    def search(self, query: str, *, kind: SearchKind | None = None, limit: int = 20) -> list[SearchHit]:
-        """Full-text search: all words have to occur, ``"..."`` finds a phrase, ``word*`` a beginning. Best first."""
+    def search(
+        self, query: str, *, kind: SearchKind | None = None, limit: int = 20, by: SearchBy = "words"
+    ) -> list[SearchHit]:
+        """Full-text search: all words have to occur, ``"..."`` finds a phrase, ``word*`` a beginning. Best first.
+
+        ``by="meaning"`` compares vectors instead: an extra, see ``docs/knowledge.md``.
+
+        Raises:
+            ConfigurationError: search by meaning is not installed.
+        """
         from assets.knowledge.search import KnowledgeIndex
 
         index = KnowledgeIndex(self._headrace.settings, self._headrace._lakehouse())
-        return [SearchHit.model_validate(hit) for hit in index.search(query, kind, limit)]
+        find = index.nearest if by == "meaning" else index.search
+        return [SearchHit.model_validate(hit) for hit in find(query, kind, limit)]
 
     def entity(self, entity: str) -> EntityView:
         """One entity by its id, its canonical name or an alias, with observations, relations, mentions and history.

@@ -31,7 +31,7 @@ def extraction_input(tool: Tool, arguments: dict[str, Any], run_group: str, wher
 
 
 def search(settings: Settings, lakehouse: Lakehouse, arguments: dict[str, Any], where: str) -> dict[str, Any]:
-    """Full-text search of what was extracted: ``query``, ``kind``, ``limit``."""
+    """Search what was extracted: ``query``, ``kind``, ``limit``; ``by: meaning`` compares vectors."""
     from assets.knowledge.search import KINDS, KnowledgeIndex
 
     query, kind = arguments.get("query"), arguments.get("kind")
@@ -40,4 +40,6 @@ def search(settings: Settings, lakehouse: Lakehouse, arguments: dict[str, Any], 
             f"the step needs the argument `query`; `kind` is one of {', '.join(KINDS)}", where=where
         )
     limit = max(1, min(int(arguments.get("limit", 20)), 200))
-    return {"hits": KnowledgeIndex(settings, lakehouse).search(query, kind, limit)}
+    index = KnowledgeIndex(settings, lakehouse)
+    find = index.nearest if arguments.get("by") == "meaning" else index.search
+    return {"hits": find(query, kind, limit)}

@@ -1,4 +1,4 @@
-"""Full-text search: an SQLite FTS5 index in the home, made anew when the tables have changed."""
+"""Search: an SQLite FTS5 index in the home, made anew when the tables have changed; by meaning, vectors beside it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from assets.knowledge.tables import silver
@@ -18,6 +19,8 @@ FORMAT = "1"
 LOCK_SECONDS = 120
 MAX_QUERY = 1_000
 INDEXED = ("entities", "observations", "relations", "messages")
+_COLUMNS = ("kind", "id", "text", "type", "source", "session", "message", "start", "stop")
+_NAMES = (*_COLUMNS[:-1], "end")
 KINDS = ("entity", "observation", "relation", "message")
 
 
@@ -25,6 +28,7 @@ class KnowledgeIndex:
     """The index of one home. Making it anew costs one pass over the tables; several processes take turns."""
 
     def __init__(self, settings: Settings, lakehouse: Lakehouse) -> None:
+        self._settings = settings
         self._file = settings.home_path / "knowledge-search.db"
         self._lakehouse = lakehouse
 
@@ -39,13 +43,37 @@ class KnowledgeIndex:
         self._bring_up()
         with sqlite3.connect(f"file:{self._file}?mode=ro", uri=True) as db:
             rows = db.execute(
-                "SELECT kind, id, text, type, source, session, message, start, stop, bm25(found) FROM found"
+                f"SELECT {', '.join(_COLUMNS)}, bm25(found) FROM found"
                 " WHERE found MATCH ? AND (? IS NULL OR kind = ?) ORDER BY bm25(found), id LIMIT ?",
                 (match, kind, kind, limit),
             ).fetchall()
         db.close()
-        names = ("kind", "id", "text", "type", "source", "session", "message", "start", "end")
-        return [dict(zip(names, row[:-1], strict=True)) | {"score": round(-row[-1], 4)} for row in rows]
+        return [dict(zip(_NAMES, row[:-1], strict=True)) | {"score": round(-row[-1], 4)} for row in rows]
+
+    def nearest(self, query: str, kind: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
+        """Rows whose text means what the query means, by the cosine of their vectors, the best first.
+
+        The first search after an extraction embeds the texts that are new.
+
+        Raises:
+            ConfigurationError: no embedder is installed.
+        """
+        from assets.knowledge.embedder import open_embedder
+        from assets.knowledge.vectors import VectorFile
+
+        if not query.strip():
+            return []
+        embedder = open_embedder(self._settings.knowledge_embedder)
+        self._bring_up()
+        vectors = VectorFile(self._settings.home_path / "knowledge-vectors.db", embedder)
+        with closing(sqlite3.connect(f"file:{self._file}?mode=ro", uri=True)) as db:
+            (version,) = db.execute("SELECT value FROM version").fetchone()
+            vectors.bring_up(version, (text for (text,) in db.execute("SELECT text FROM found")))
+            chosen = ("text", *(name for name in _COLUMNS if name != "text"))
+            rows = db.execute(f"SELECT {', '.join(chosen)} FROM found WHERE ? IS NULL OR kind = ?", (kind, kind))
+            found = vectors.nearest(query, rows, limit)
+        names = ["end" if column == "stop" else column for column in chosen]
+        return [dict(zip(names, row, strict=True)) | {"score": round(score, 4)} for score, row in found]
 
     def _version(self) -> str:
         states = [self._lakehouse.state(silver(name)) for name in INDEXED]
