@@ -107,7 +107,7 @@ POSTGRES_TEXT = (
     ("arrays", "bounds, dimensions and NULLs stay; PostgreSQL does not declare dimensions"),
     ("composite types, ranges, multiranges", "Delta has no such type"),
     ("bit, varbit", "leading zeros stay"),
-    ("inet, cidr, macaddr, macaddr8", "masks stay"),
+    ("inet, cidr, macaddr, macaddr8", "masks stay; inet always has one: 10.1.2.3/32"),
     (
         "xml, tsvector, tsquery, jsonpath, pg_lsn, xid, geometric types, hstore, every type of an extension",
         "as PostgreSQL prints them",

@@ -60,12 +60,14 @@ SELECT string_agg(attname, ', ' ORDER BY attnum) FILTER (WHERE attgenerated = 'v
        string_agg(attname, ', ' ORDER BY attnum) FILTER (WHERE attgenerated = 's')
 FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped AND attname = ANY(%s)
 """
+# A deferrable key is no identity: once such a table is published, the server refuses its updates and deletes.
 _IDENTITY = """
-SELECT c.relreplident::text, c.relpersistence::text, ARRAY(
+SELECT n.nspname, c.relname, c.relreplident::text, c.relpersistence::text, ARRAY(
     SELECT a.attname::text FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey::int2[]) AS k(attnum)
     JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-    WHERE i.indrelid = c.oid AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END)
-FROM pg_class c WHERE c.oid = %s
+    WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
+      AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = %s
 """
 _ROLE = """
 SELECT rolsuper OR rolreplication OR EXISTS (
@@ -167,14 +169,14 @@ def require_followable(
         row = opened.execute(_IDENTITY, [leaf]).fetchone()
         if row is None:
             continue
-        identity, persistence, told = row
+        schema, name, identity, persistence, told = row
         if persistence != "p":
             raise UnsupportedTableError("an unlogged or temporary table has no log of changes", where=where)
         if identity != "f" and (identity == "n" or not set(key) <= set(told)):
             raise UnsupportedTableError(
                 f"the log does not tell the old key ({', '.join(key)}) of a changed row",
                 where=where,
-                remedy=f"ALTER TABLE {relation} REPLICA IDENTITY FULL;",
+                remedy=f"ALTER TABLE {quoted(schema)}.{quoted(name)} REPLICA IDENTITY FULL;",
             )
     virtual, stored = opened.execute(_UNTOLD, [oid, [c.name for c in table.columns]]).fetchone() or (None, None)
     untold = virtual or (stored if opened.info.server_version < 180000 else None)

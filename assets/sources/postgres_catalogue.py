@@ -22,7 +22,8 @@ _TABLES = """
 SELECT c.oid::bigint, n.nspname, c.relname, c.relkind::text, c.reltuples::float8,
        CASE WHEN c.relkind NOT IN ('r', 'm') THEN NULL
             WHEN %(names)s::text[] IS NOT NULL THEN pg_relation_size(c.oid)
-            ELSE c.relpages::bigint * current_setting('block_size')::bigint END
+            ELSE c.relpages::bigint * current_setting('block_size')::bigint END,
+       c.relispopulated
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
   AND n.nspname !~ '^pg_(toast|temp|catalog)' AND n.nspname <> 'information_schema'
@@ -103,10 +104,12 @@ def list_tables(
 
 
 def _table(row: Any, columns: tuple[Column, ...], key: tuple[str, ...]) -> SourceTable:
-    _, schema, name, relkind, estimate, size = row
+    _, schema, name, relkind, estimate, size, populated = row
     refusal = None
     if not columns:
         refusal = "the table has no columns, so there is nothing to store"
+    elif not populated:
+        refusal = "the materialized view was never filled: run REFRESH MATERIALIZED VIEW"
     elif reserved := [c.name for c in columns if c.name.lower().startswith("_headrace_")]:
         refusal = f"columns named as Headrace's own: {', '.join(reserved)}"
     return SourceTable(

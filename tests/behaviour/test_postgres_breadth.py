@@ -153,6 +153,7 @@ SCHEMA = [
     "CREATE MATERIALIZED VIEW a_matview AS SELECT count(*) AS n, max(v) AS v FROM parent",
     "CREATE VIEW recursive_view AS WITH RECURSIVE r(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM r WHERE n < 10) "
     "SELECT n, NULL AS nothing, '' AS unknown FROM r",
+    "CREATE MATERIALIZED VIEW unfilled AS SELECT 1 AS n WITH NO DATA",
     "CREATE TABLE no_columns ()",
     "INSERT INTO no_columns DEFAULT VALUES",
     "CREATE TABLE key_include (id int, v text, PRIMARY KEY (id) INCLUDE (v))",
@@ -195,7 +196,7 @@ def test_tables_as_in_the_regression_suite_are_synced_equal_or_refused_by_name(s
     shop.execute(*SCHEMA)
     faults: list[str] = []
     for table in shop.steps.catalog.connector("shop").discover():
-        if table.name == "public.no_columns":
+        if table.name in ("public.no_columns", "public.unfilled"):
             with pytest.raises(UnsupportedTableError):
                 shop.sync(table.name)
             continue

@@ -32,6 +32,15 @@ def test_a_table_without_columns_is_refused_by_name(shop: Installation) -> None:
         shop.sync("public.nothing")
 
 
+def test_a_materialized_view_that_was_never_filled_is_refused_until_it_is(shop: Installation) -> None:
+    shop.execute("CREATE MATERIALIZED VIEW unfilled AS SELECT 1 AS n WITH NO DATA")
+    with pytest.raises(UnsupportedTableError, match="REFRESH MATERIALIZED VIEW"):
+        shop.sync("public.unfilled")
+    shop.execute("REFRESH MATERIALIZED VIEW unfilled")
+    assert shop.sync("public.unfilled").equal is True
+    assert shop.silver("public.unfilled", ["n"]) == [(1,)]
+
+
 def test_a_table_without_a_key_is_loaded_in_full_and_says_why(shop: Installation) -> None:
     shop.execute(
         "CREATE TABLE t (a int, updated_at timestamptz)", "INSERT INTO t VALUES (1, now()), (1, now()), (2, NULL)"
