@@ -262,7 +262,7 @@ FILES: tuple[TypeRule, ...] = (
     TypeRule("double", "double", "the same bits"),
     TypeRule("decimal", "decimal128(p, s)", "with p <= 38 and 0 <= s <= p, else text"),
     TypeRule("date", "date32[day]", f"years 1 to 9999; others: {UNFIT}"),
-    TypeRule("timestamp", "timestamp[us]", f"a fraction below a microsecond, other years: {UNFIT}"),
+    TypeRule("timestamp", "timestamp[us]", f"INT96 too; a fraction below a microsecond, other years: {UNFIT}"),
     TypeRule("timestamp with zone", "timestamp[us, tz=UTC]", "the instant; as above"),
     TypeRule("binary", "binary", "the same bytes"),
     TypeRule("string, enum, UUID, JSON", "string", "the same; dictionaries are decoded"),

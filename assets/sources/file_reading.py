@@ -13,6 +13,7 @@ from assets.sources.file_tables import Compression, FileTable, Format
 from assets.sources.file_values import contract_column, contract_of
 from assets.sources.interface import BATCH_ROWS, UNFIT_COLUMN
 from assets.sources.object_store import ObjectStore, StoredObject, opened, unreadable
+from assets.sources.parquet_int96 import finest, int96_columns
 from assets.sources.text_files import (
     chunked,
     csv_batches,
@@ -128,12 +129,12 @@ class TableFile:
             raise SourceAccessError(f"the file is larger than {limit >> 20} MiB", where=self.where)
         return io.BytesIO(self.store.read(self.found, 0, self.found.size))
 
-    def _parquet(self, source: Any = None) -> Any:
+    def _parquet(self, source: Any = None, int96: str = "us") -> Any:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
-            return pq.ParquetFile(source or self._source(), coerce_int96_timestamp_unit="us", pre_buffer=True)
+            return pq.ParquetFile(source or self._source(), coerce_int96_timestamp_unit=int96, pre_buffer=True)
         except (pa.ArrowException, OSError) as error:
             raise unreadable(error, self.where, "Parquet file") from None
 
@@ -174,7 +175,7 @@ class TableFile:
             names = {name: i for i, name in enumerate(file.schema_arrow.names)}
             self._require_unique(list(file.schema_arrow.names))
             try:
-                for batch in file.iter_batches(batch_size=BATCH_ROWS):
+                for batch in self._exact_batches(file):
 
                     def column(wanted: Column, kind: pa.DataType) -> tuple[pa.Array, dict[int, str]] | None:
                         at = names.get(wanted.name)
@@ -185,3 +186,18 @@ class TableFile:
                 raise
             except (pa.ArrowException, OSError) as error:
                 raise unreadable(error, self.where, "Parquet file") from None
+
+    def _exact_batches(self, file: Any) -> Iterator[pa.RecordBatch]:
+        """The file's batches, INT96 columns in the unit that holds all their values."""
+        batches = file.iter_batches(batch_size=BATCH_ROWS)
+        names = int96_columns(file)
+        if not names:
+            yield from batches
+            return
+        with self._parquet(int96="ns") as exact:
+            for batch, finer in zip(batches, exact.iter_batches(batch_size=BATCH_ROWS, columns=names), strict=True):
+                for name in names:
+                    at = batch.schema.names.index(name)
+                    column = finest(batch.column(at), finer.column(name), f"{self.where}, column {name}")
+                    batch = batch.set_column(at, name, column)
+                yield batch

@@ -209,7 +209,8 @@ def _python_values(values: pa.Array) -> list[Any]:
             for ok, row in zip(valid, zip(*children, strict=True) if children else [()] * len(values), strict=True)
         ]
     if types.is_map(kind):
-        return [None if v is None else [[key, item] for key, item in v] for v in values.to_pylist()]
+        pairs = values.cast(pa.list_(pa.struct([("key", kind.key_type), ("value", kind.item_type)])))
+        return [None if v is None else [list(pair.values()) for pair in v] for v in _python_values(pairs)]
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         flat = _python_values(values.flatten())
         found, at = [], 0

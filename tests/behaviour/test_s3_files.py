@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,20 @@ def test_the_users_key_lets_the_newest_object_win(bucket: Bucket) -> None:
     assert (third.rows_deleted, third.equal) == (1, True)
     assert lake.silver("files.people", "id", "name") == [(1, "new"), (2, "two")]
     assert lake.verify("files.people").equal
+
+
+def test_int96_timestamps_keep_every_nanosecond_beside_the_column(bucket: Bucket) -> None:
+    sink = io.BytesIO()
+    moments = pa.array([1_000_000_001, 2_000_000_000, None], pa.timestamp("ns"))
+    nested = pa.array([[3_000_000_003], [], None], pa.list_(pa.timestamp("ns")))
+    pq.write_table(pa.table({"at": moments, "all": nested}), sink, use_deprecated_int96_timestamps=True)
+    bucket.put("t/1.parquet", sink.getvalue())
+    result = bucket.installation.sync("files.t")
+    assert (result.rows_read, result.unfit_values, result.equal) == (3, 1, True)
+    rows = bucket.installation.silver("files.t", "_row", "at", "all", "_headrace_unfit")
+    assert rows == [
+        (0, None, '["1970-01-01 00:00:03.000000003"]', '{"at": "1970-01-01 00:00:01.000000001"}'),
+        (1, datetime(1970, 1, 1, 0, 0, 2), "[]", None),
+        (2, None, None, None),
+    ]
+    assert bucket.installation.verify("files.t").equal

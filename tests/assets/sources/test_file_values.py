@@ -7,9 +7,12 @@ from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from assets.errors import SourceAccessError
 from assets.sources.file_values import contract_column, contract_of, joined
+from assets.sources.parquet_int96 import finest, int96_columns
 from assets.text_columns import ColumnFacts, parsed, typed_column
 from assets.types import arrow_type
 
@@ -111,3 +114,49 @@ def test_times_that_no_column_holds_stand_as_text() -> None:
 )
 def test_types_of_two_files_join_into_one_that_holds_both(one: str, other: str, both: str) -> None:
     assert joined(one, other) == joined(other, one) == both
+
+
+def read_int96(columns: dict[str, pa.Array], unit: str) -> tuple[pa.Table, list[str]]:
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), buffer, use_deprecated_int96_timestamps=True)
+    with pq.ParquetFile(pa.BufferReader(buffer.getvalue()), coerce_int96_timestamp_unit=unit) as file:
+        return file.read().combine_chunks(), int96_columns(file)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        # a fraction below a microsecond is kept, whole ones are read for all years
+        ([1, 10**18 + 1000, None], pa.timestamp("ns"), pa.timestamp("ns")),
+        ([1000, -1000, None], pa.timestamp("ns"), pa.timestamp("us")),
+        ([-(10**16), 253370764800 * 10**6], pa.timestamp("us"), pa.timestamp("us")),
+        ([[1], None, [], [None]], pa.list_(pa.timestamp("ns")), pa.list_(pa.timestamp("ns"))),
+        ([{"x": 2000}, None], pa.struct([("x", pa.timestamp("ns"))]), pa.struct([("x", pa.timestamp("us"))])),
+    ],
+)
+def test_an_int96_column_is_read_in_the_unit_that_holds_all_its_values(
+    values: list[Any], kind: pa.DataType, expected: pa.DataType
+) -> None:
+    array = pa.array(values, kind)
+    (coarse, names), (fine, _) = (read_int96({"v": array}, unit) for unit in ("us", "ns"))
+    assert names == ["v"]
+    found = finest(coarse["v"].chunk(0), fine["v"].chunk(0), "file, column v")
+    assert found.type.equals(expected) or str(found.type).replace("element", "item") == str(expected)
+    if pa.types.is_timestamp(kind):
+        scale = 1 if found.type == kind else 1000
+        assert [None if v is None else v * scale for v in found.cast(pa.int64()).to_pylist()] == values
+
+
+def test_int96_values_that_no_unit_holds_together_are_refused() -> None:
+    # what the reader makes of 1 ns and of the year 9999
+    coarse = pa.array([0, 253370764800 * 10**6], pa.timestamp("us"))
+    far = (253370764800 * 10**9 + 2**63) % 2**64 - 2**63
+    with pytest.raises(SourceAccessError, match="finer than a microsecond"):
+        finest(coarse, pa.array([1, far], pa.timestamp("ns")), "file, column v")
+
+
+def test_a_map_of_fine_timestamps_stands_as_json() -> None:
+    array = pa.array([[("a", 1)], None, []], pa.map_(pa.string(), pa.timestamp("ns")))
+    wanted = contract_of(array.type)
+    found, unfit = contract_column(array, wanted)
+    assert (found.to_pylist(), unfit) == (['[["a","1970-01-01 00:00:00.000000001"]]', None, "[]"], {})
