@@ -104,6 +104,7 @@ class GcsStore(ObjectStore):
         import requests
         from google.api_core.exceptions import GoogleAPICallError
         from google.auth.exceptions import GoogleAuthError, TransportError
+        from urllib3.exceptions import HTTPError
 
         where = f"{self.where}/{key}" if key else self.where
         try:
@@ -116,7 +117,8 @@ class GcsStore(ObjectStore):
             raise SourceAccessError(
                 f"the login was refused ({type(error).__name__})", where=where, remedy="Renew service_account_json."
             ) from None
-        except (requests.RequestException, OSError) as error:
+        # a raw download lets urllib3's own errors through
+        except (requests.RequestException, HTTPError, OSError) as error:
             raise SourceUnreachableError(f"the store does not answer ({type(error).__name__})", where=where) from None
 
     def _refusal(self, error: Any, where: str, reading: bool) -> HeadraceError:

@@ -23,6 +23,7 @@ class TcpProxy:
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._silenced: set[socket.socket] = set()
         self._limit: tuple[int, Callable[[], None]] | None = None
+        self._canned: tuple[bytes, int] = (b"", 0)
         self._listener = socket.create_server((LOOPBACK, 0))
         self.port: int = self._listener.getsockname()[1]
 
@@ -45,12 +46,29 @@ class TcpProxy:
         with self._lock:
             self._silenced.update(end for pair in self._pairs for end in pair)
 
+    def answer(self, text: bytes, times: int) -> None:
+        """Answer the next connections' first request with a fixed text instead of the server, and close them."""
+        with self._lock:
+            self._canned = (text, times)
+
+    def _answer(self, client: socket.socket, text: bytes) -> None:
+        with contextlib.suppress(OSError), client:
+            client.settimeout(5)
+            client.recv(BLOCK)
+            client.sendall(text)
+
     def _accept(self) -> None:
         while True:
             try:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            with self._lock:
+                text, times = self._canned
+                self._canned = (text, max(0, times - 1))
+            if times:
+                threading.Thread(target=self._answer, args=(client, text), daemon=True).start()
+                continue
             try:
                 server = socket.create_connection(self._target, timeout=5)
                 server.settimeout(None)
