@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install system-packages snowflake-standin demo up test test-all lint bench constraints clean
+.PHONY: help install system-packages snowflake-standin minilake demo up test test-all lint bench constraints clean
 
 help:
 	@echo "make demo      the main job on real input, worker killed on the way, ends with the proof"
@@ -68,10 +68,18 @@ snowflake-standin: .venv-fakesnow/.installed
 	.venv-fakesnow/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes --no-deps -r $<
 	@touch $@
 
-test: lint system-packages snowflake-standin
+# A second implementation of Databricks' REST shapes for a contract test; it wants another DuckDB than Headrace.
+minilake: .venv-minilake/.installed
+
+.venv-minilake/.installed: tests/standins/minilake/constraints.txt | install
+	$(PYTHON) -m venv --clear .venv-minilake
+	.venv-minilake/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes --no-deps -r $<
+	@touch $@
+
+test: lint system-packages snowflake-standin minilake
 	$(PY) -m pytest -q -m "not slow and not live"
 
-test-all: lint system-packages snowflake-standin
+test-all: lint system-packages snowflake-standin minilake
 	$(PY) -m pytest -q -m "not live"
 
 bench: install
@@ -82,6 +90,8 @@ constraints:
 		--no-emit-index-url --no-annotate --no-header --quiet -o constraints.txt
 	uv pip compile tests/standins/snowflake/requirements.in --universal --python-version 3.11 --upgrade --generate-hashes \
 		--no-emit-index-url --no-annotate --no-header --quiet -o tests/standins/snowflake/constraints.txt
+	uv pip compile tests/standins/minilake/requirements.in --universal --python-version 3.11 --upgrade --generate-hashes \
+		--no-emit-index-url --no-annotate --no-header --quiet -o tests/standins/minilake/constraints.txt
 
 clean:
-	rm -rf $(VENV) .venv-bench .venv-fakesnow .demo .pytest_cache .ruff_cache headrace.egg-info
+	rm -rf $(VENV) .venv-bench .venv-fakesnow .venv-minilake .demo .pytest_cache .ruff_cache headrace.egg-info

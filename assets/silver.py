@@ -143,7 +143,8 @@ class SilverTable:
         anew: bool,
     ) -> CommitInfo:
         schema, write = self.schema(bronze_schema), self.shape.write
-        stored = self.lakehouse.state(self.silver)
+        # an old answer would lose history; merge and replace look when they commit
+        stored = self.lakehouse.state(self.silver) if write in ("append", "scd2") else None
         if write == "scd2":
             if stored is None or anew:
                 return self._replace(self._opened(rows.upserts(), schema, None), schema, tag, follows)
@@ -321,7 +322,7 @@ class SilverTable:
 
     def catch_up(self, key: Sequence[str], progress: Progress | None = None) -> int:
         """Merge what earlier runs committed to Bronze and did not live to merge. Returns how many runs were merged."""
-        bronze, silver = self.lakehouse.state(self.bronze), self.lakehouse.state(self.silver)
+        bronze, silver = self.lakehouse.known_state(self.bronze), self.lakehouse.state(self.silver)
         if bronze is None:
             return 0
         merged = set(silver.tags) if silver else set()

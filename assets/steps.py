@@ -133,7 +133,7 @@ class SyncSteps:
     def bring_up(self, work: TableSync, choice: WindowChoice) -> TableState | None:
         """Let the stored tables catch up with earlier runs and with the source's new names. Returns Bronze's state."""
         decision, plan = choice.decision, choice.plan
-        bronze = self.lakehouse.state(TableId(layer="bronze", connector=work.connector, table=work.table))
+        bronze = self.lakehouse.known_state(TableId(layer="bronze", connector=work.connector, table=work.table))
         stored = bronze.watermark.shape if bronze and bronze.watermark else None
         if work.reset:
             return bronze
@@ -370,7 +370,7 @@ class SyncSteps:
         import pyarrow as pa
 
         silver = self._silver(work, self._stored_columns(plan.shape), plan.shape)
-        if self.lakehouse.state(silver.silver) is None or not plan.key:
+        if not plan.key or self.lakehouse.state(silver.silver) is None:
             return ()
         schema = pa.schema([read.schema.field(name) for name in plan.key])
         scratch = self.settings.home_path / "scratch"
@@ -429,9 +429,10 @@ class SyncSteps:
         nothing_new = not staged and manifest.mode != "full"
         if manifest.quarantined:
             commit_quarantine(self.lakehouse, manifest)
-        state = self.lakehouse.state(TableId(layer="bronze", connector=manifest.connector, table=manifest.table))
-        if nothing_new and state and state.watermark == manifest.watermark:
-            return CommitInfo(version=state.version, rows_total=state.rows)
+        if nothing_new:
+            state = self.lakehouse.state(TableId(layer="bronze", connector=manifest.connector, table=manifest.table))
+            if state and state.watermark == manifest.watermark:
+                return CommitInfo(version=state.version, rows_total=state.rows)
         return commit_bronze(self.lakehouse, manifest, self.bronze_schema(manifest))
 
     @staticmethod
@@ -453,10 +454,13 @@ class SyncSteps:
         manifest = self.lakehouse.read_manifest(manifest_uri)
         failpoint("before_silver_commit")
         silver = self._silver(work, manifest.columns, manifest.shape)
-        bronze_state, silver_state = self.lakehouse.state(silver.bronze), self.lakehouse.state(silver.silver)
-        assert bronze_state is not None
-        if manifest.tag not in bronze_state.tags and silver_state:
-            return CommitInfo(version=silver_state.version, rows_total=silver_state.rows)  # nothing was committed
+        bronze_state = self.lakehouse.known_state(silver.bronze)
+        if bronze_state is None or manifest.tag not in bronze_state.tags:
+            bronze_state = self.lakehouse.state(silver.bronze)
+            silver_state = self.lakehouse.state(silver.silver)
+            assert bronze_state is not None
+            if manifest.tag not in bronze_state.tags and silver_state:
+                return CommitInfo(version=silver_state.version, rows_total=silver_state.rows)  # nothing was committed
         commit = silver.load(manifest, self.bronze_schema(manifest), bronze_state.version)
         failpoint("after_silver_commit")
         return commit

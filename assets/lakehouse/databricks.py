@@ -91,7 +91,8 @@ class DatabricksLakehouse(Lakehouse):
         self.volume = volume
         self.prefix = prefix
         self._staging = staging
-        self._known: dict[TableId, _Known] = {}
+        self._known: dict[TableId, _Known | None] = {}
+        """Tables as they were last read; None: there was none."""
         self._prepared: set[str] = set()
 
     @classmethod
@@ -207,7 +208,7 @@ class DatabricksLakehouse(Lakehouse):
             rows = self.warehouse.run(statement.sql, statement.parameters)
         except StatementFailedError as error:
             if error.error_class in NO_TABLE:
-                self._known.pop(table, None)
+                self._known[table] = None
                 return None
             raise
         if not rows:
@@ -223,6 +224,10 @@ class DatabricksLakehouse(Lakehouse):
 
     def state(self, table: TableId) -> TableState | None:
         known = self._read(table)
+        return known.state if known else None
+
+    def known_state(self, table: TableId) -> TableState | None:
+        known = self._known[table] if table in self._known else self._read(table)
         return known.state if known else None
 
     def _columns(self, table: TableId) -> dict[str, str]:
@@ -305,7 +310,7 @@ class DatabricksLakehouse(Lakehouse):
         """
         known, before = self._known.get(table), 0
         for number in range(COMMIT_TRIES):
-            if known is None or number:
+            if table not in self._known or number:
                 known = self._read(table)
             if known and tag in known.state.tags:
                 return CommitInfo(version=known.state.version, rows_total=known.state.rows, repeated=True)
@@ -319,7 +324,8 @@ class DatabricksLakehouse(Lakehouse):
                 if sql.KEY_NOT_UNIQUE in error.message:
                     raise _not_unique(table, error.message) from error
                 moved = sql.STATE_MOVED in error.message or "ALREADY_EXISTS" in error.error_class
-                if not (moved or error.conflict):
+                dropped = error.error_class in NO_TABLE and known is not None and self._read(table) is None
+                if not (moved or dropped or error.conflict):
                     raise
                 time.sleep(random.uniform(0, 0.1 * 2**number))
         else:

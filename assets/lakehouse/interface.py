@@ -94,6 +94,13 @@ class Lakehouse(ABC):
     def state(self, table: TableId) -> TableState | None:
         """None when the table does not exist."""
 
+    def known_state(self, table: TableId) -> TableState | None:
+        """The state that this process read or committed last, where asking costs a statement; else `state`.
+
+        It may be old: for what a commit's own check, or a look at the tags, would set right.
+        """
+        return self.state(table)
+
     @abstractmethod
     def schema(self, table: TableId) -> pa.Schema:
         """The table's current Arrow schema."""

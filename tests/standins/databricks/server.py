@@ -19,6 +19,7 @@ from tests.standins.databricks.errors import ApiError
 from tests.standins.databricks.failpoints import Failpoints, kill_peer
 from tests.standins.databricks.files_api import FilesApi
 from tests.standins.databricks.jobs import Jobs
+from tests.standins.databricks.other_loaders import VOLUME_LINKS, Sessions, VolumeLinks, removed
 from tests.standins.databricks.sql_engine import SqlEngine
 from tests.standins.databricks.statements import Statements
 from tests.standins.databricks.unity_catalog import OWNER, UnityCatalog
@@ -58,7 +59,8 @@ class Workspace:
         self.catalog.create_catalog("main", exists_ok=True)
         self.engine = SqlEngine(self.catalog)
         self.warehouses = Warehouses()
-        self.statements = Statements(self.engine, self.warehouses, self.failpoints)
+        self.sessions, self.links = Sessions(), VolumeLinks()
+        self.statements = Statements(self.engine, self.warehouses, self.failpoints, self.sessions, self.links)
         self.files = FilesApi(self.catalog)
         self.notebooks = self.folder / "Workspace"
         self.jobs = Jobs(self.folder / "runs", self.notebooks, self.engine)
@@ -151,8 +153,8 @@ def routes(w: Workspace) -> list[tuple[str, str, Callable[..., Any]]]:
         content, headers = w.files.get(path)
         return Raw(b"", headers | {"Content-Length": str(len(content))})
 
-    def put(r: Request, path: str) -> Raw:
-        w.files.put(path, r.content, r.query.get("overwrite") == "true")
+    def put(r: Request, path: str, overwrite: bool = False) -> Raw:
+        w.files.put(path, r.content, overwrite or r.query.get("overwrite") == "true")
         return Raw(status=204)
 
     def initiate(r: Request, path: str) -> None:
@@ -205,6 +207,11 @@ def routes(w: Workspace) -> list[tuple[str, str, Callable[..., Any]]]:
         ("GET", r"/api/2\.0/preview/scim/v2/Me", identity),
         ("POST", STATEMENTS + "/?", lambda r: w.statements.submit(r.body, r.base_url)),
         ("GET", STATEMENTS + r"/([^/]+)", lambda r, i: w.statements.get(i, r.base_url)),
+        ("DELETE", STATEMENTS + r"/([^/]+)", lambda r, i: w.statements.close(i)),
+        ("POST", r"/api/2\.0/sql/sessions", lambda r: w.sessions.open(r.body)),
+        ("DELETE", r"/api/2\.0/sql/sessions/([^/]+)", lambda r, i: w.sessions.close(i)),
+        ("PUT", VOLUME_LINKS + r"/(\w+)", lambda r, i: put(r, w.links.path(i), overwrite=True)),
+        ("DELETE", VOLUME_LINKS + r"/(\w+)", directory(lambda i: removed(w.files, w.links.path(i)))),
         ("POST", STATEMENTS + r"/([^/]+)/cancel", lambda r, i: w.statements.cancel(i)),
         ("GET", STATEMENTS + r"/([^/]+)/result/chunks/(\d+)",
          lambda r, i, n: w.statements.chunk(i, int(n), r.base_url)),
@@ -246,7 +253,7 @@ def routes(w: Workspace) -> list[tuple[str, str, Callable[..., Any]]]:
     ]  # fmt: skip
 
 
-OPEN = ("/.well-known/", "/oidc/", "/standin/")
+OPEN = ("/.well-known/", "/oidc/", "/standin/", VOLUME_LINKS)
 
 
 class Server:

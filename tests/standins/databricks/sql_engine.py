@@ -19,6 +19,7 @@ from deltalake import DeltaTable, Schema, write_deltalake
 
 from tests.standins.databricks import sql_text
 from tests.standins.databricks.errors import ApiError, SqlError
+from tests.standins.databricks.other_loaders import LoaderSql, inserted_rows, nullable
 from tests.standins.databricks.sql_text import NAME, closing, literal, parts_of, replace_calls, replace_names
 from tests.standins.databricks.unity_catalog import UnityCatalog
 
@@ -47,6 +48,7 @@ class SqlEngine:
         builder: Any = SparkSession.builder
         self._spark: Any = builder.remote(f"sc://{host}:{port}").getOrCreate()
         self._writing = threading.Lock()
+        self._loaders = LoaderSql(catalog)
         self.external: list[dict[str, str]] = []
         """External locations: url (``s3://bucket/prefix``), endpoint, key, secret."""
 
@@ -88,7 +90,8 @@ class SqlEngine:
             raise SqlError(_worded(str(error))) from error
 
     def query(self, sql: str, default: tuple[str, str]) -> pa.Table:
-        return plain(self._spark.sql(self._resolved(sql, default)).toArrow())
+        found = self._loaders.query(sql)
+        return plain(found if found is not None else self._spark.sql(self._resolved(sql, default)).toArrow())
 
     def _resolved(self, sql: str, default: tuple[str, str]) -> str:
         sql = replace_names(sql, self._catalog.known_tables(), default)
@@ -160,6 +163,9 @@ class SqlEngine:
         for pattern, method in _COMMANDS:
             if match := re.match(pattern, sql, re.I | re.S):
                 return getattr(self, method)(sql, match, default)
+        found = self._loaders.write(sql, lambda name: self._location(name, default))
+        if found is not None:
+            return found
         if kind in ("MERGE", "INSERT", "UPDATE", "DELETE"):
             return self._change(kind, sql, default)
         if kind in ("SHOW", "EXPLAIN", "SET", "USE"):
@@ -178,6 +184,10 @@ class SqlEngine:
                 f"[TABLE_OR_VIEW_NOT_FOUND] The table or view `{'`.`'.join(key)}` cannot be found. SQLSTATE: 42P01"
             )
         return location
+
+    def _columns(self, name: str, default: tuple[str, str]) -> dict[str, str]:
+        table = self._catalog.table(".".join(self._key(name, default)))
+        return {column["name"]: column["type_text"] for column in table["columns"]}
 
     def _create_namespace(self, sql: str, match: re.Match[str], default: tuple[str, str]) -> pa.Table:
         kind, exists_ok, parts = match[1].upper(), bool(match[2]), parts_of(match[3])
@@ -209,7 +219,7 @@ class SqlEngine:
             content = self.query(query, default)
         elif columns is not None:
             fields = ", ".join(
-                f"CAST(NULL AS {kind}) AS {column}" for column, kind in (c.split(None, 1) for c in columns)
+                f"CAST(NULL AS {nullable(kind)}) AS {column}" for column, kind in (c.split(None, 1) for c in columns)
             )
             content = self.query(f"SELECT {fields}", default).slice(0, 0)
         else:
@@ -296,6 +306,10 @@ class SqlEngine:
         if found is None:
             raise SqlError(f"[PARSE_SYNTAX_ERROR] Syntax error at or near '{kind}'. SQLSTATE: 42601")
         location = self._location(found[1], default)
+        if kind == "INSERT" and (rows := inserted_rows(sql, lambda name: self._columns(name, default))):
+            content = self.query(rows, default)
+            write_deltalake(location, content, mode="append")
+            return _counts(num_affected_rows=content.num_rows, num_inserted_rows=content.num_rows)
         if kind == "MERGE" and re.match(r"MERGE\s+WITH\s+SCHEMA\s+EVOLUTION", sql, re.I):
             self._evolve(location, sql, default)
             sql = re.sub(r"\AMERGE\s+WITH\s+SCHEMA\s+EVOLUTION", "MERGE", sql, flags=re.I)

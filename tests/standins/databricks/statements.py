@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from tests.standins.databricks.errors import ApiError, SqlError
 from tests.standins.databricks.failpoints import Failpoints
+from tests.standins.databricks.other_loaders import Sessions, VolumeLinks, volume_operation
 from tests.standins.databricks.sql_engine import SqlEngine
 from tests.standins.databricks.warehouses import Warehouses
 
@@ -34,6 +35,8 @@ class Statement:
     text: str
     disposition: str
     format: str
+    base_url: str = ""
+    volume_operation: bool = False
     state: str = "PENDING"
     error: dict[str, str] | None = None
     result: pa.Table | None = None
@@ -46,7 +49,15 @@ class Statement:
 class Statements:
     """The statements of one workspace."""
 
-    def __init__(self, engine: SqlEngine, warehouses: Warehouses, failpoints: Failpoints) -> None:
+    def __init__(
+        self,
+        engine: SqlEngine,
+        warehouses: Warehouses,
+        failpoints: Failpoints,
+        sessions: Sessions,
+        links: VolumeLinks,
+    ) -> None:
+        self._sessions, self._links = sessions, links
         self._engine, self._warehouses, self._failpoints = engine, warehouses, failpoints
         self._statements: dict[str, Statement] = {}
         self._pool = ThreadPoolExecutor(max_workers=16, thread_name_prefix="statement")
@@ -64,7 +75,8 @@ class Statements:
         warehouse = self._warehouses.get(str(body.get("warehouse_id") or ""))
         statement = Statement(str(uuid.uuid4()), text, disposition, kind)
         self._statements[statement.id] = statement
-        default = (str(body.get("catalog") or "main").lower(), str(body.get("schema") or "default").lower())
+        default = self._sessions.names(body)
+        statement.base_url = base_url
         self._pool.submit(self._run, statement, warehouse["id"], default, list(body.get("parameters") or []))
         statement.done.wait(wait)
         if not statement.done.is_set() and wait and body.get("on_wait_timeout") == "CANCEL":
@@ -89,7 +101,10 @@ class Statements:
                 if point := self._failpoints.take(statement.text, "fail"):
                     raise SqlError(point.message)
 
-            result = self._engine.execute(statement.text, default, parameters, before_commit)
+            result = volume_operation(statement.text, self._links, statement.base_url)
+            statement.volume_operation = result is not None
+            if result is None:
+                result = self._engine.execute(statement.text, default, parameters, before_commit)
             if statement.disposition == "INLINE" and result.nbytes > INLINE_BYTES:
                 raise SqlError("[RESULT_TOO_LARGE] Inline result exceeds 25 MiB; use EXTERNAL_LINKS")
             statement.result, statement.chunks = result, _chunks(result)
@@ -119,6 +134,10 @@ class Statements:
 
     def cancel(self, id: str) -> dict[str, Any]:
         self._find(id).cancelled.set()
+        return {}
+
+    def close(self, id: str) -> dict[str, Any]:
+        self._statements.pop(id, None)
         return {}
 
     def chunk(self, id: str, index: int, base_url: str) -> dict[str, Any]:
@@ -151,6 +170,7 @@ class Statements:
                 "total_chunk_count": len(statement.chunks),
                 "total_row_count": statement.result.num_rows,
                 "truncated": False,
+                "is_volume_operation": statement.volume_operation,
                 "chunks": [
                     {"chunk_index": i, "row_offset": offsets[i], "row_count": c.num_rows}
                     for i, c in enumerate(statement.chunks)
