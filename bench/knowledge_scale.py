@@ -179,7 +179,8 @@ def measure(messages: int, kill: bool) -> tuple[float, float]:
             (result,) = report.sources
             attempts = batch_attempts(stack.temporal_address)
             print(
-                f"{messages:,} messages: {result.status}, {seconds:.1f} s, worker {watch.cpu_seconds:.1f} CPU s,"
+                f"{messages:,} messages: {result.status} {result.error or ''}, {seconds:.1f} s,"
+                f" worker {watch.cpu_seconds:.1f} CPU s,"
                 f" peak RSS {watch.peak_kb / 1024:.0f} MB; {result.tables.mentions:,} mentions,"
                 f" {result.tables.entities:,} entities, {result.tables.observations:,} observations",
                 flush=True,

@@ -46,21 +46,25 @@ WITH stated AS (
         min("at") FILTER (WHERE NOT ends) AS valid_from, max("at") FILTER (WHERE NOT ends) AS last_stated,
         max("at") FILTER (WHERE ends) AS ended,
         bool_or(NOT ends) AS ever, max("at") FILTER (WHERE changed AND NOT ends) AS changed_at,
-        list_sort(list(statement_id))[1:{LISTED}] AS evidence, count(*) AS evidence_count, max(confidence) AS confidence
+        min(statement_id, {LISTED}) AS evidence, count(*) AS evidence_count, max(confidence) AS confidence
     FROM statements WHERE kind = 'relation' GROUP BY ALL
 ), valid AS (
     SELECT a.*, coalesce(
         CASE WHEN a.ended IS NOT NULL AND (a.last_stated IS NULL OR a.ended >= a.last_stated) THEN a.ended END,
-        CASE WHEN a.predicate IN ({_FUNCTIONAL}) THEN (
-            -- said to have changed, later than this was said last
-            SELECT min(b.changed_at) FROM stated b WHERE b.subject_id = a.subject_id AND b.predicate = a.predicate
-            AND b.object_id <> a.object_id AND b.changed_at > a.last_stated) END
-    ) AS valid_to FROM stated a
+        -- said to have changed, later than this was said last: never by its own statements, which are not later
+        CASE WHEN a.last_stated IS NOT NULL THEN b.changed_at END
+    ) AS valid_to
+    FROM stated a ASOF LEFT JOIN (
+        SELECT subject_id, predicate, changed_at FROM stated
+        WHERE changed_at IS NOT NULL AND predicate IN ({_FUNCTIONAL})
+    ) b ON a.subject_id = b.subject_id AND a.predicate = b.predicate AND a.last_stated < b.changed_at
+), together AS (
+    -- the first few of each matter: a name that thousands of people share has thousands of homes
+    SELECT subject_id, predicate, min(relation_id, {LISTED + 1}) AS ids FROM valid
+    WHERE predicate IN ({_FUNCTIONAL}) AND valid_to IS NULL AND ever GROUP BY ALL HAVING count(*) > 1
 ), rivals AS (
-    SELECT a.relation_id, list_sort(list(b.relation_id))[1:{LISTED}] AS disputed_with FROM valid a JOIN valid b
-        ON a.subject_id = b.subject_id AND a.predicate = b.predicate AND a.object_id <> b.object_id
-    WHERE a.predicate IN ({_FUNCTIONAL}) AND a.valid_to IS NULL AND b.valid_to IS NULL AND a.ever AND b.ever
-    GROUP BY ALL
+    SELECT a.relation_id, list_filter(t.ids, lambda id: id <> a.relation_id)[1:{LISTED}] AS disputed_with
+    FROM valid a JOIN together t USING (subject_id, predicate) WHERE a.valid_to IS NULL AND a.ever
 )
 SELECT relation_id, subject_id, predicate, object_id,
     CASE WHEN r.disputed_with IS NOT NULL THEN 'disputed' WHEN valid_to IS NOT NULL THEN 'ended' ELSE 'stated' END
@@ -74,11 +78,18 @@ _OBSERVATIONS = f"""
 WITH own AS (SELECT * FROM statements WHERE kind <> 'relation'),
 positions AS (
     -- whoever says different things about one matter contradicts themselves
-    SELECT subject_id, kind, about, lower(value) AS value, list_sort(list(statement_id)) AS ids FROM own
+    SELECT subject_id, kind, about, lower(value) AS value, min(statement_id, {LISTED}) AS ids FROM own
     WHERE kind <> 'decision' AND coalesce(about, '') <> '' GROUP BY ALL
+), together AS (
+    SELECT subject_id, kind, about, list({{'value': value, 'ids': ids}}) AS said FROM (
+        SELECT * FROM positions
+        QUALIFY row_number() OVER (PARTITION BY subject_id, kind, about ORDER BY value) <= {LISTED + 1}
+    ) GROUP BY ALL HAVING count(*) > 1
 ), rivals AS (
-    SELECT a.subject_id, a.kind, a.about, a.value, list_sort(flatten(list(b.ids)))[1:{LISTED}] AS disputed_with
-    FROM positions a JOIN positions b USING (subject_id, kind, about) WHERE a.value <> b.value GROUP BY ALL
+    SELECT a.subject_id, a.kind, a.about, a.value, list_sort(flatten(list_transform(
+        list_filter(t.said, lambda other: other.value <> a.value), lambda other: other.ids
+    )))[1:{LISTED}] AS disputed_with
+    FROM positions a JOIN together t USING (subject_id, kind, about)
 )
 SELECT o.statement_id AS observation_id, o.kind, o.source, o.session, o.message, o.start, o."end", o.quote,
     o.subject_id, o.about, o.value, o.polarity,

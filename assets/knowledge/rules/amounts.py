@@ -19,7 +19,8 @@ _NUMBER = r"\d{1,3}(?:[,.'’ ]\d{3})+(?:[.,]\d{1,2})?(?!\d)|\d+(?:[.,]\d{1,2})?
 _SCALE = r"(?:\s?(?:k|m|mn|bn|K|M)\b|\s(?:thousand|million|billion|hundred|grand)\b)?"
 _RANGE = rf"(?:\s?(?:-|–|to)\s?(?:[$€£¥₹]\s?)?(?:{_NUMBER}))?"
 _UNIT_WORDS = (
-    "dollars?|bucks?|euros?|pounds?|quid|francs?|yen|rupees?|yuan|kron(?:a|or|er?)|zlotys?|zł|pesos?|reais|cents?|pence"
+    "dollars?|bucks?|euros?|pounds?|quid|francs?|yen|rupees?|yuan|kron(?:a|or|er?)|zlotys?|zł|pesos?|reais|cents?|pence|"
+    "kr|kč|lei|dirhams?|naira|cedis?|baht|shekels?|rand|shillings?|riyals?|ringgit|hryvnias?|lira"
 )
 _SPELLED = (
     "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen|"

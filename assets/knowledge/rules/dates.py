@@ -110,12 +110,15 @@ _TIMES = (
 _DATE = re.compile("|".join(f"(?:{pattern})" for pattern in _DATES[3:]), re.IGNORECASE)
 _NUMERIC = [re.compile(pattern.replace(r"\2", r"\1")) for pattern in _DATES[:3]]
 _TIME = re.compile("|".join(f"(?:{pattern})" for pattern in _TIMES), re.IGNORECASE)
+_VERSION_BEFORE = re.compile(r"(?i)\b(?:version|release|build|firmware|revision|ver|v)\.?\s*$")
 _MAY = re.compile(r"may", re.IGNORECASE)
 
 
 def date_spans(text: str) -> Iterator[Span]:
     for pattern in _NUMERIC:
         for match in pattern.finditer(text):
+            if _VERSION_BEFORE.search(text[: match.start()]):
+                continue
             yield Span(match.start(), match.end(), "date", rank=2, confidence=0.95)
     for match in _TIME.finditer(text):
         kind = {"kind": "duration"} if re.search(rf"(?i){_SHORT}\b", match.group()) else {}
@@ -125,7 +128,10 @@ def date_spans(text: str) -> Iterator[Span]:
         if re.fullmatch(r"(?i)(?:an?|one)\s+(?:day|night|year)", found) and not _counted(text, match.start()):
             continue
         kind = {"kind": "duration"} if re.fullmatch(rf"(?i){_COUNT}[\s-]+{_LONG}", found) else {}
-        yield Span(match.start(), match.end(), "date", 4, 0.95, kind)
+        end = match.end() - (
+            found[-1] == "." and found[-2].isalpha()
+        )  # the sentence's full stop, not an abbreviation's
+        yield Span(match.start(), end, "date", 4, 0.95, kind)
     for match in _BARE_MONTH.finditer(text):
         if _MONTH_CONTEXT.search(text[: match.start()]):
             yield Span(match.start("m"), match.end("m"), "date", rank=4, confidence=0.85)

@@ -50,6 +50,35 @@ victoria vijay viktor vincent violet virginia vivian vladimir walter wanda wayne
 william wolfgang xavier xin yan yasmin yasmine yoko yolanda york youssef yuki yusuf yvonne zac zach zachary zara
 zoe zoey
 """
+_MORE_FIRST_NAMES = """
+abdul abdullah abdulrahman abena adaeze adebayo adel adenike adwoa afia agnieszka ahmet ai aiko ailsa ainhoa aino
+aisha aisling akash akiko akin akosua akua alejandra aleksandr aleksandra alessia alhassan alioune alma amaka amal
+amara amelie amina aminata amir amit amrita ananya anastasia andile andrej aneta anil anjali ankit anneliese antonia
+anushka anwar aoife arash arif arjun arnav arshad arvid asuka ayaan ayanda aylin ayse ayşe azadeh aïcha babak bartek
+bashir beata bence benita bilal bogdan boitumelo bongani brigid bronagh caoimhe cecilie cedric chiamaka chidi chika
+chinedu chinonso chioma chukwuma ciara cillian clodagh dagmar dagny danica darius darya davit deepika delphine
+devika dilara dimitris dipika divya dragan dusan ebere ebru edwige efua eirini ekaterina elhadj elina elnaz emeka
+emine emre enrique erdem esi eszter eunji fadi faisal fanta farhan farid farida farzana fatih fatma fatou fatoumata
+femi ferenc fikret folake franck funmi gaurav georgi giorgi giorgos gizem gulnara gunnar habib hadiya hakan halima
+hamid hana haruki haruto hasan hatice hayat hicham hitomi hoda huda husein hussein hye-jin ibrahima ichiro idris
+ifeoma ikram ilhan ilona imani inaya ines inga ioana ioannis iryna isha ishaan ismael itziar iveta iñaki jabu jad
+jagdish jalal jamila janek jaroslav jasmina javad jelena jihye jin-young joanne joaquin jorunn jovana julien juma
+kaito kamal kamala kamila kaori karima karolina kaveh kazuki kenta khadija khalil kiran kofi kwesi laila lakshman
+lamine laszlo latifa leandro leila leyla liang lindiwe linh livia liyana ljiljana ludmila lupita lwandle maciej mads
+magdalena mahesh mahmoud maja makoto malik mamadou manish manoj marek margit mariana maribel marija marisol maryam
+masha matej matias mbali medina meera mehwish mei-ling mercedes merve michał mihaela mihai milos mina mirela
+miroslav mizuki moez mohan moussa mpho mukesh mustafa mustapha nabil nadeem naledi naoko narges naveen navya nazanin
+neema nermin ngoc nikhil nikita nikolai nikos nina nisha nkechi nobuko noor noura nuno nur obinna olena olumide
+olusegun omari onyeka osagie oumar ozlem paolo parisa patricija payal petr petros phuong piet pooja prakash pranav
+pratik preeti przemek qing quang rachid radek radka rafal raisa rajiv ramesh rania rashida ravindra reem reza
+ricarda rohan rohit ruchi rukhsana ruslan rutendo saanvi sabrin sachiko sadia saeed safiya saif sakshi sakura salim
+salman samira sanjana santosh saoirse satoshi sedat seema seung-ho shabnam shahid shanthi shilpa shinji shirin shiv
+shreya shu sibusiso siddharth silje simran sindre sinead siobhan siobhán sipho slavica sneha snezana soledad solveig
+soumya sunita suresh svetlana swati søren taiwo takumi tamika tatjana tendai thandi thandiwe themba thuy tomasz
+tomoko tshepo tuan tunde uchenna umar usman valeria vanja veer veli vesna vikram vinod viraj vivek vuk wafa wale
+wanjiku wanjiru weronika wiktor xiaoming xiaoyan yaa yael yara yasemin yasuko yaw yeon yinka yuko yuri yusra zahra
+zainab zanele zbigniew zdenek zeinab zineb zofia zoltan zsofia zuzana
+"""
 # English words, too: a name only where the sentence says so ("my name is", "Hi ...,", "Ms ...").
 _AMBIGUOUS_FIRST_NAMES = """
 amber april art ashley august bill brook carol chance chase chuck crystal dale dawn dean don drew earl faith
@@ -124,6 +153,15 @@ airpods|apple watch|chromebook|echo dot|fire stick|fitbit|galaxy|gopro|homepod|i
 nintendo switch|oculus|pixel|playstation|roomba|steam deck|surface pro|surface laptop|thermomix|thinkpad|xbox
 """
 
+# Makers of things: what is named behind one of them is a product.
+_MAKERS = """
+acer|aeg|alfa romeo|asus|audi|bmw|bosch|bose|brother|canon|citroën|citroen|dacia|de'longhi|delonghi|dell|dji|dyson|
+electrolux|epson|fairphone|fiat|ford|garmin|gopro|honda|huawei|hyundai|jabra|jbl|jeep|kenwood|kia|kitchenaid|lenovo|lg|
+logitech|makita|mazda|miele|mitsubishi|motorola|nikon|nissan|nokia|oneplus|opel|panasonic|peugeot|philips|polar|
+porsche|razer|renault|roborock|rowenta|samsung|seat|sennheiser|sharp|siemens|sonos|sony|subaru|suzuki|tefal|tesla|toyota|
+volkswagen|volvo|vorwerk|whirlpool|xiaomi|yamaha|zte|škoda|skoda
+"""
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -134,13 +172,15 @@ def _phrases(text: str) -> frozenset[str]:
 
 
 AMBIGUOUS_FIRST_NAMES = _words(_AMBIGUOUS_FIRST_NAMES)
-ALL_FIRST_NAMES = _words(_FIRST_NAMES) | AMBIGUOUS_FIRST_NAMES
-FIRST_NAMES = _words(_FIRST_NAMES) - AMBIGUOUS_FIRST_NAMES
+_KNOWN_FIRST_NAMES = _words(_FIRST_NAMES) | _words(_MORE_FIRST_NAMES)
+ALL_FIRST_NAMES = _KNOWN_FIRST_NAMES | AMBIGUOUS_FIRST_NAMES
+FIRST_NAMES = _KNOWN_FIRST_NAMES - AMBIGUOUS_FIRST_NAMES
 PLACES = _phrases(_COUNTRIES) | _phrases(_PLACES)
 CAPITALIZED_PLACES = _phrases(_CAPITALIZED_PLACES)
 ORGANIZATIONS = _phrases(_ORGANIZATIONS) - _phrases(_CAPITALIZED_ORGANIZATIONS)
 CAPITALIZED_ORGANIZATIONS = _phrases(_CAPITALIZED_ORGANIZATIONS)
 PRODUCT_LINES = _phrases(_PRODUCT_LINES)
+MAKERS = _phrases(_MAKERS)
 
 NO_NAMES = _words(
     """

@@ -61,7 +61,7 @@ _NAMED_VERSION = re.compile(
     r"(?: (?:version|release|build|is|was|to|on|at|number))*\s*[:=]?\s+)"
     r"(?P<number>v?\d+(?:\.\d+){0,3}(?:-?(?:alpha|beta|rc)\.?\d*)?)(?![\w%]|[.,/:]\d)"
 )
-_INTEGER_VERSIONS = re.compile(r"(?i)\b(?:version|release|build|firmware|revision|ver)\b")
+_INTEGER_VERSIONS = re.compile(r"(?i)\b(?:version|release|build|firmware|revision|ver|android|ios|ipados)\b")
 _DATE_LIKE = re.compile(r"(?:19|20)\d\d[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:\d{4}|\d{2})")
 
 
@@ -107,6 +107,8 @@ def _versions(text: str) -> Iterator[Span]:
 def _numbers(text: str) -> Iterator[Span]:
     for match in _NAMED.finditer(text):
         token, kind = match["token"], match["kind"].lower()
+        if match["kind"].isupper() and text[match.end("kind")] == "-":  # a prefix of the number itself: JOB-4471
+            continue
         digits = sum(c.isdigit() for c in token)
         plain = token.lstrip("#")
         code = (digits >= 3 and plain.upper() == plain) or (digits >= 2 and (token[0] == "#" or "-" in token))

@@ -11,6 +11,7 @@ from assets.knowledge.rules.gazetteer import (
     CAPITALIZED_ORGANIZATIONS,
     CAPITALIZED_PLACES,
     FIRST_NAMES,
+    MAKERS,
     NO_NAMES,
     ORGANIZATIONS,
     PLACES,
@@ -51,7 +52,12 @@ _GREETED = re.compile(
 )
 _TITLED = re.compile(
     rf"\b(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Doctor|Nurse|Sir|Madame|Frau|Herr|Señor|Señora|"
+    rf"Señorita|Signor|Signora|Senhor|Senhora|Madam|Mme|Mlle|Mevrouw|Meneer|Fru|Herra|Rabbi|Imam|Sheikh|Sensei|"
     rf"Monsieur|Captain)\.?\s+(?P<name>{_FULL})"
+)
+_SPEAKING = re.compile(
+    rf"(?:^|[.,!?\n]\s*)(?P<name>{_FULL}),?\s+(?:(?i:speaking|here)\b|(?i:from (?:the )?(?:\w+ )?"
+    rf"(?:team|desk|department|finance|sales|support|billing|accounting|hr|it|legal|marketing|procurement))\b)"
 )
 _SIGNED = re.compile(rf"(?:^|\n)\s*(?:[-–—~]+\s*)(?P<name>{_CAP}(?:\s+{_CAP}){{0,2}})\s*$")
 _RELATED = re.compile(
@@ -91,6 +97,10 @@ _FROM_ORG = re.compile(
     rf"\b(?i:i'm|i am|this is|it's|speaking,?)\s+{_CAP}(?:\s+{_CAP})?,?\s+(?i:calling |writing |"
     rf"here )?(?:from|with|at)\s+(?:the )?(?P<name>{_CAP}(?:\s+(?:&\s+)?{_CAP}){{0,3}})"
 )
+_HERE_FROM = re.compile(rf"\bhere (?:from|at|with) (?:the )?(?P<name>{_CAP}(?:\s+(?:&\s+)?{_CAP}){{0,3}})")
+_HOTEL = re.compile(
+    rf"\b(?P<name>(?:Hotel|Hostel|Restaurant|Café|Cafe|Clinique|Clínica|Banco|Banca|Banque) {_CAP}(?:\s+{_CAP}){{0,2}})"
+)
 _TEAM = re.compile(
     rf"(?P<name>{_CAP}(?:\s+{_CAP}){{0,2}})\s+(?:customer\s+)?(?:support|care|helpdesk|billing|"
     rf"service desk)\b"
@@ -104,10 +114,27 @@ _PLACED = re.compile(
     rf"(?:\s+(?i:is|us|it|me|them|tickets?|in|back|over|out|down|up))?\s+(?:in|to|from|near|at|via|for|"
     rf"around|outside|of)\s+(?P<name>{_CAP}(?:\s+{_CAP}){{0,2}})"
 )
+_STATION = re.compile(
+    rf"(?P<name>{_CAP}(?:\s+{_CAP})?)\s+(?:airport|station|harbour|harbor|central station|old town|city centre)\b"
+)
+_WITHIN = re.compile(rf"\b(?:in|near|outside)\s+(?P<name>{_CAP})(?=[\s,.!?;)]|$)(?!\s+{_CAP})")
+_NO_PLACES = frozenset(
+    re.findall(
+        r"\w+",
+        "safari english german french spanish italian dutch polish portuguese russian chinese japanese arabic "
+        "turkish hindi latin python java javascript typescript rust sql excel word outlook slack jira teams zoom "
+        "chrome firefox docker kubernetes github gitlab spark kafka christ god q1 q2 q3 q4",
+    )
+)
 _STREET = re.compile(
     rf"\b\d{{1,5}}[A-Za-z]?\s+(?:{_CAP}\s+){{1,3}}(?:Street|St|Road|Rd|Avenue|Ave|Lane|Ln|Drive|Dr|"
     rf"Boulevard|Blvd|Way|Square|Court|Ct|Place|Pl|Terrace|Close|Crescent|Row|Parkway)\b\.?"
-    rf"|\b[A-ZÄÖÜ][\wäöüß-]*(?:straße|strasse|str\.|weg|platz|allee|gasse)\s+\d{{1,4}}[a-z]?\b"
+    rf"|\b[A-ZÄÖÜ][\wäöüß-]*(?:straße|strasse|str\.|weg|platz|allee|gasse|gade|gata|gatan|vej|vägen|straat|laan|gracht|"
+    rf"utca|katu)\s+\d{{1,4}}[a-z]?\b"
+    rf"|\b(?:\d{{1,4}},?\s+)(?i:rue|avenue|boulevard|place|chemin|quai|impasse)\s+(?:(?:de|du|des|la|le|l')\s+)*"
+    rf"{_CAP}(?:\s+{_CAP}){{0,3}}"
+    rf"|\b(?:Rue|Calle|Avenida|Plaza|Paseo|Via|Viale|Piazza|Corso|Rua|Travessa|Praça)\s+(?:(?:de|del|della|da|do|dos|la|las|"
+    rf"los)\s+)*{_CAP}(?:\s+{_CAP}){{0,3}},?\s+\d{{1,4}}\b"
 )
 _MODEL = (
     r"(?:\s+(?:[A-Z]{0,3}-?\d{1,4}[A-Za-z]{0,3}|X|XR|XS|SE|Pro|Max|Plus|Ultra|Mini|Air|Lite|Go|Nano|"
@@ -116,6 +143,11 @@ _MODEL = (
 )
 _LINES = "|".join(re.escape(line) for line in sorted(PRODUCT_LINES, key=len, reverse=True))
 _LINE = re.compile(rf"(?i:\b(?:{_LINES})(?:s|es)?\b)(?:{_MODEL})*")
+_MADE_BY = re.compile(
+    rf"\b(?i:{'|'.join(re.escape(maker) for maker in sorted(MAKERS, key=len, reverse=True))})\s+"
+    rf"(?P<model>(?!(?:{_LEGAL}|Store|Shop|Support|Service|Center|Centre|Dealer|Team|Customer|Account|Care|Gate|Arena)\b)"
+    rf"(?:{_CAP}|\d{{1,4}}[A-Za-z]{{0,3}}|[A-Z]+-?\d+\w*)(?:\s+(?:[A-Z]{{1,3}}\d*\b|\d{{1,4}}\b|Plus|Pro|Max|Mini|Air|Next|One))*)"
+)
 _MODEL_NUMBER = re.compile(
     rf"(?<![\w#])(?P<maker>{_CAP}(?:\s+[A-Z][a-z]+)?)\s+(?:[A-Z]{{1,4}}-?\d{{1,4}}[A-Za-z]{{0,2}}|"
     rf"\d{{1,4}}[A-Za-z]{{1,3}}|[A-Z]{{1,3}}\d{{1,5}}[A-Z]{{0,3}})(?:{_MODEL})*(?!\w|[.:,/-]\d)"
@@ -226,15 +258,26 @@ def name_spans(text: str) -> Iterator[Span]:
         start, end = _without_lead(text, match.start(), match.end())
         if len(text[start:end].split()) >= 2:
             yield Span(start, end, "organization", rank=5, confidence=0.85)
-    for pattern in (_EMPLOYER, _FROM_ORG, _TEAM):
+    for pattern in (_EMPLOYER, _FROM_ORG, _HERE_FROM, _TEAM):
         for match in pattern.finditer(text):
             if span := _named(text, match.start("name"), match.end("name"), "organization", 6):
                 yield span
+    for match in _HOTEL.finditer(text):
+        yield Span(match.start("name"), match.end("name"), "organization", rank=5, confidence=0.8)
     for match in _PLACED.finditer(text):
-        if span := _named(text, match.start("name"), match.end("name"), "location", 8):
+        within = re.search(r"(?i)\b(?:in|near)\s+$", text[: match.start("name")])
+        if span := _named(text, match.start("name"), match.end("name"), "location", 6 if within else 8):
+            yield span
+    for match in (*_STATION.finditer(text), *_WITHIN.finditer(text)):
+        if match["name"].lower() not in _NO_PLACES and (
+            span := _named(text, match.start("name"), match.end("name"), "location", 8)
+        ):
             yield span
     for match in _STREET.finditer(text):
         yield Span(match.start(), match.end(), "location", 4, 0.85, {"kind": "address"})
+    for match in _MADE_BY.finditer(text):
+        if match["model"].split()[0].lower() not in NO_NAMES:
+            yield Span(match.start(), match.end(), "product", rank=4, confidence=0.8)
     for match in _LINE.finditer(text):
         yield Span(match.start(), match.end(), "product", rank=5, confidence=0.9)
     for match in _MODEL_NUMBER.finditer(text):
@@ -258,7 +301,7 @@ def _people(text: str) -> Iterator[Span]:
     for match in _LOWER_INTRODUCED.finditer(text):
         if match[1] in FIRST_NAMES:
             yield Span(match.start(1), match.end(1), "person", rank=6, confidence=0.8)
-    for pattern, rank in ((_TITLED, 4), (_RELATED, 4), (_SIGNED, 5)):
+    for pattern, rank in ((_TITLED, 4), (_RELATED, 4), (_SPEAKING, 4), (_SIGNED, 5)):
         for match in pattern.finditer(text):
             if span := _person(text, *match.span("name"), rank, 0.9):
                 yield span
@@ -298,7 +341,7 @@ def _run_of_names(text: str, start: int, end: int) -> Iterator[Span]:
             continue
         if several and first not in FIRST_NAMES and (number == 0 and begin == 0):
             continue
-        if span := _person(text, begin, words[-1][1], 6, 0.85):
+        if span := _person(text, begin, words[-1][1], 5 if several and first in FIRST_NAMES else 6, 0.85):
             company = re.search(rf"\b(?:{_LEGAL})\b", text[span.start : span.end])
             if not company:
                 yield span

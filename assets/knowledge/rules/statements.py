@@ -22,7 +22,10 @@ _LEAD_IN = re.compile(
     r"sounds good|got it|understood|in that case|plus|btw|by the way|i think|i guess)(?:\s+(?:then|so|"
     r"much))?(?:\s*[,:–—-]+\s*|\s+(?=(?:i|we|let|please|my|i'm|i'll|the)\b)))+"
 )
-_CONTRAST = re.compile(r"(?i),?\s+(?:but|however|although|though)\s+|\s+[–—]\s+")
+_CONTRAST = re.compile(
+    r"(?i),?\s+(?:but|however|although|though)\s+|\s+[–—]\s+|"
+    r",\s+(?=(?:is|are|was|do|does|did|can|could|would|will|should|may|has|have)\s+(?:it|that|this|there|you|he|she|they|we|i)\b[^,]*\?)"
+)
 _CONDITION = re.compile(
     r"(?i)^\s*(?:if|unless|should|would|could|can|do|does|did|are|is|may|what|which|when|where|how|why|whether)\b"
 )
@@ -44,7 +47,7 @@ _PREFERENCE = (
     rf"\b{_WE}\s+(?:can'?t|cannot|can not)\s+(?:stand|tolerate|bear)\b",
     rf"\b{_WE}\s+(?:never|always|only|usually|mostly|normally|typically|try to|tend to)\s+(?:eat|drink|"
     rf"use|buy|take|fly|wear|shop|travel|stay|order|sit|go for|book|choose|pick|pay|read|watch|"
-    rf"work with|sleep)\b",
+    rf"work with|sleep|drive|ride|cook|answer|reply|sign|call|meet|write|walk|run|leave|carry|keep|rent|hire)\b",
     r"\bmy\s+(?:personal\s+|absolute\s+|all[- ]time\s+)?(?:favou?rite|preferred|preference|"
     r"first choice|go-to|ideal)\b",
     r"\bour\s+(?:favou?rite|preferred|preference)\b",
