@@ -76,8 +76,10 @@ def read_snapshot(storage: Storage, folder: str, count_column: str) -> Snapshot 
     bounded = [n.removeprefix("min.") for n in actions.column_names if n.startswith("min.") and _is_integer(actions, n)]
     wanted = ["path", "size_bytes", "num_records", f"null_count.{count_column}"]
     wanted += [f"{side}.{name}" for side in ("min", "max") for name in bounded]
+    schema = pa.schema(table.schema().to_arrow())
+    counted = f"null_count.{count_column}" in actions.column_names or count_column not in schema.names
     files = [
-        _data_file(action, (logged or {}).get(action["path"], {}), count_column, bounded)
+        _data_file(action, (logged or {}).get(action["path"], {}), count_column if counted else None, bounded)
         for action in actions.select([n for n in wanted if n in actions.column_names]).to_pylist()
     ]
     if logged is not None and {file.path for file in files} != set(logged):
@@ -85,7 +87,7 @@ def read_snapshot(storage: Storage, folder: str, count_column: str) -> Snapshot 
     return Snapshot(
         version=table.version(),
         files=files,
-        schema=pa.schema(table.schema().to_arrow()),
+        schema=schema,
         configuration=dict(metadata.configuration),
         table_id=str(metadata.id),
         created=int(metadata.created_time or 0),
@@ -96,12 +98,13 @@ def read_snapshot(storage: Storage, folder: str, count_column: str) -> Snapshot 
 
 
 def _data_file(
-    action: Mapping[str, Any], logged: Mapping[str, Any], count_column: str, bounds: Sequence[str]
+    action: Mapping[str, Any], logged: Mapping[str, Any], count_column: str | None, bounds: Sequence[str]
 ) -> DataFile:
+    """``count_column`` is None where delta-rs tells nothing of it: it reads the statistics of so many columns only."""
     stored = int(action["num_records"] or 0)
     nulls = action.get(f"null_count.{count_column}")
     # a file without the column has no entry: all its values are NULL
-    deleted: int | None = stored - int(stored if nulls is None else nulls)
+    deleted = None if count_column is None else stored - int(stored if nulls is None else nulls)
     vector = DeletionVector.from_log(logged["deletionVector"]) if logged.get("deletionVector") else None
     if vector is not None and deleted:
         told = (logged.get("tags") or {}).get(MASKED_DELETED)

@@ -249,6 +249,7 @@ class LocalLakehouse(Lakehouse):
         stored = dict(snapshot.configuration) if snapshot else {}
         hours = f"interval {max(1, round(self._retention_hours))} hours"
         stored |= {"delta.logRetentionDuration": hours, "delta.deletedFileRetentionDuration": hours}
+        stored["delta.dataSkippingNumIndexedCols"] = "-1"  # delta-rs reads the counts of all columns then, not of 32
         stored[TAGS] = json.dumps([*json.loads(stored.get(TAGS, "[]")), tag][-KEPT_TAGS:])
         if watermark is not None:
             stored[WATERMARK] = watermark.model_dump_json()

@@ -133,3 +133,18 @@ def test_columns_under_renamed_silver_names_keep_their_values(shop: Installation
     shop.sync("public.t")
     assert [(k, str(v)) for k, v in shop.silver("public.t", ["order_id", "unit_price"])] == [(1, "1.10"), (2, "3.30")]
     assert shop.verify("public.t").equal is True
+
+
+@pytest.mark.parametrize("mode", ["incremental", "cdc"])
+def test_deleted_rows_of_a_table_with_more_columns_than_delta_keeps_statistics_of_are_told(
+    shop: Installation, mode: str
+) -> None:
+    more = ", ".join(f"c{number} int DEFAULT {number}" for number in range(40))
+    shop.execute(f"CREATE TABLE t (id int PRIMARY KEY, {more}, updated_at timestamptz DEFAULT now())")
+    shop.execute("INSERT INTO t (id) SELECT generate_series(1, 20)")
+    options = {"mode": "cdc"} if mode == "cdc" else {"deletes": "keys"}
+    assert shop.sync("public.t", **options).equal is True
+    shop.execute("DELETE FROM t WHERE id > 15", "UPDATE t SET c39 = 0, updated_at = now() WHERE id = 1")
+    result = shop.sync("public.t", **options)
+    assert (result.rows_deleted, result.rows_silver, result.equal) == (5, 15, True)
+    assert shop.verify("public.t").equal is True
