@@ -21,6 +21,7 @@ OWN_BYTES = 1200 << 20
 
 @pytest.mark.slow
 @pytest.mark.timeout(5400)
+@pytest.mark.parametrize("engine", ["local"], indirect=True)
 def test_a_thousand_deferred_runs_at_once_all_complete_in_bounded_memory(
     shop: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
