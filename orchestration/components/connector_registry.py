@@ -3,6 +3,7 @@
 No postponed annotations here: Dagster looks at a body's annotations as they stand.
 """
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,10 @@ MOST_RESOLVED = 50_000
 """Pipelines times tables up to which each pipeline has a job: Dagster goes through all assets for each job when it
 loads (50,000: about three seconds). Beyond, schedules and sensors start Dagster's own job of all assets with the
 pipeline's tables selected."""
+MOST_DESCRIBED = 2_000
+"""Tables up to which each has a source asset of its own, with columns, and its place in its definition. Beyond, a
+connector has one source asset, as every asset costs about a millisecond at each load; columns and place then come with
+a table's first sync."""
 
 
 class ConnectorRegistry(dg.StateBackedComponent, dg.Model, dg.Resolvable):
@@ -56,34 +61,35 @@ class ConnectorRegistry(dg.StateBackedComponent, dg.Model, dg.Resolvable):
 
 def registry_definitions(state: RegistryState) -> dg.Definitions:
     """Build assets, checks, jobs, schedules and sensors from the registry's state."""
-    parts: list[dg.Definitions] = [connector_definitions(connector) for connector in state.connectors]
+    tables = sum(len(connector.tables) for connector in state.connectors)
+    if tables <= MOST_DESCRIBED:
+        return _definitions(state, tables)
+    # the objects live as long as the process: collecting among them takes a quarter of the load
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return _definitions(state, tables)
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
+
+
+def _definitions(state: RegistryState, tables: int) -> dg.Definitions:
+    described = tables <= MOST_DESCRIBED
     by_name = {connector.name: connector for connector in state.connectors}
     pipelines = [p for p in state.pipelines if p.connector in by_name and p.tables]
-    tables = sum(len(connector.tables) for connector in state.connectors)
     own_jobs = len(pipelines) * tables <= MOST_RESOLVED
+    parts = [connector_definitions(connector, described=described) for connector in state.connectors]
     parts += [pipeline_definitions(p, by_name[p.connector], own_job=own_jobs) for p in pipelines]
     return dg.Definitions.merge(*parts) if parts else dg.Definitions()
 
 
-def connector_definitions(connector: RegisteredConnector) -> dg.Definitions:
-    """The assets of one connector."""
+def connector_definitions(connector: RegisteredConnector, *, described: bool = True) -> dg.Definitions:
+    """The assets of one connector; ``described``: each table with its source and its place."""
     if not connector.tables:
         return dg.Definitions()
-    sources = [
-        dg.AssetSpec(
-            ["source", connector.name, table.part],
-            group_name=connector.name,
-            kinds={connector.type, "source"},
-            owners=[OWNER],
-            description=f"Table {table.name} at the source.",
-            metadata={
-                "dagster/column_schema": dg.TableSchema(
-                    columns=[dg.TableColumn(name=c.name, type=c.source_type) for c in table.columns]
-                )
-            },
-        )
-        for table in connector.tables
-    ]
+    sources = _sources(connector) if described else [_source(connector, (), "Its tables at the source.")]
     specs, checks = [], []
     for table in connector.tables:
         bronze = dg.AssetKey(["bronze", connector.name, table.part])
@@ -91,10 +97,10 @@ def connector_definitions(connector: RegisteredConnector) -> dg.Definitions:
         specs.append(
             dg.AssetSpec(
                 bronze,
-                deps=[dg.AssetKey(["source", connector.name, table.part])],
+                deps=[_source_key(connector, (table.part,) if described else ())],
                 description=f"Every change of {table.name} as it was read.",
                 kinds={"delta", "bronze", connector.type},
-                metadata=_table_metadata(table.bronze_name, table.bronze_uri),
+                metadata=_place(table, "bronze") if described else None,
                 **_common(connector),
             )
         )
@@ -104,7 +110,7 @@ def connector_definitions(connector: RegisteredConnector) -> dg.Definitions:
                 deps=[bronze],
                 description=f"The current rows of {table.name}: one a key.",
                 kinds={"delta", "silver", connector.type},
-                metadata=_table_metadata(table.silver_name, table.silver_uri),
+                metadata=_place(table, "silver") if described else None,
                 **_common(connector),
             )
         )
@@ -126,6 +132,31 @@ def connector_definitions(connector: RegisteredConnector) -> dg.Definitions:
     return dg.Definitions(assets=[*sources, sync])
 
 
+def _source_key(connector: RegisteredConnector, parts: tuple[str, ...]) -> dg.AssetKey:
+    return dg.AssetKey(["source", connector.name, *parts])
+
+
+def _source(connector: RegisteredConnector, parts: tuple[str, ...], description: str, **more: Any) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        _source_key(connector, parts),
+        group_name=connector.name,
+        kinds={connector.type, "source"},
+        owners=[OWNER],
+        description=description,
+        **more,
+    )
+
+
+def _sources(connector: RegisteredConnector) -> list[dg.AssetSpec]:
+    """One a table, with its columns."""
+    made = []
+    for table in connector.tables:
+        columns = [dg.TableColumn(name=c.name, type=c.source_type) for c in table.columns]
+        metadata = {"dagster/column_schema": dg.TableSchema(columns=columns)}
+        made.append(_source(connector, (table.part,), f"Table {table.name} at the source.", metadata=metadata))
+    return made
+
+
 def _common(connector: RegisteredConnector) -> dict[str, Any]:
     return {
         "group_name": connector.name,
@@ -135,10 +166,12 @@ def _common(connector: RegisteredConnector) -> dict[str, Any]:
     }
 
 
-def _table_metadata(name: str, uri: str) -> dict[str, Any]:
+def _place(table: RegisteredTable, layer: str) -> dict[str, Any]:
+    """Where a layer of the table is in the lakehouse."""
+    bronze = layer == "bronze"
     return {
-        "dagster/table_name": name,
-        "dagster/uri": uri,
+        "dagster/table_name": table.bronze_name if bronze else table.silver_name,
+        "dagster/uri": table.bronze_uri if bronze else table.silver_uri,
         "dagster/storage_kind": "delta",
     }
 
@@ -255,7 +288,7 @@ def table_results(
             with_check = [check] if layer == "silver" and checked else []
             yield dg.MaterializeResult(
                 asset_key=key,
-                metadata=layer_metadata(layer, table.part, connector.name, result),
+                metadata=layer_metadata(layer, table.part, connector.name, result) | _place(table, layer),
                 check_results=with_check,
             )
         elif layer == "silver" and checked:

@@ -126,6 +126,23 @@ def test_where_jobs_would_be_too_many_a_schedule_starts_the_job_of_all_assets_wi
         assert {key.path[2] for key in request.asset_selection or ()} == {f"public.{table}"}
 
 
+def test_where_tables_are_very_many_a_connector_has_one_source_and_all_else_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connector_registry, "MOST_DESCRIBED", 1)
+    repository = registry_definitions(state("public.a", "public.b")).get_repository_def()
+    repository.load_all_definitions()
+    graph = repository.asset_graph
+    source = dg.AssetKey(["source", "shop"])
+    layers = {dg.AssetKey([layer, "shop", f"public.{name}"]) for layer in ("bronze", "silver") for name in "ab"}
+    assert graph.get_all_asset_keys() == {source, *layers}
+    for key in layers:
+        above = source if key.path[0] == "bronze" else dg.AssetKey(["bronze", *key.path[1:]])
+        assert graph.get(key).parent_keys == {above}
+        assert graph.get(key).group_name == "shop"
+    assert len(graph.asset_check_keys) == 2
+
+
 def test_hundreds_of_tables_are_one_step() -> None:
     repository = registry_definitions(state(*(f"public.t{i}" for i in range(500)))).get_repository_def()
     (job,) = [job for job in repository.get_all_jobs() if job.name == "__ASSET_JOB"]
