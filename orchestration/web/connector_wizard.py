@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, Response
 from assets.catalog.connector_config import connector_type
 from assets.errors import BridgeError, ConfigurationError, ConflictError, HeadraceError, NotFoundError
 from assets.sources.interface import Connector, connector_types
-from assets.sync import CheckResult, SourceTable
+from assets.sync import CheckResult, Column, SourceTable
 from orchestration.api.connectors import DISCOVER_SECONDS
 from orchestration.headrace import Headrace
 from orchestration.web.config_form import PREFIX, config_form, input_of, read_config
@@ -149,8 +149,10 @@ def tables_context(kind: type[Connector], found: Sequence[SourceTable], sent: Se
     shown += matching[: max(0, MAX_SHOWN_TABLES - len(shown))]
     return {
         "tables": shown,
+        "gone": sorted(chosen - {table.name for table in found}),
+        "columns_at": "/headrace/connectors/add-new/columns",
         "total": len(found),
-        "matching": len(matching) + len(chosen),
+        "matching": len(matching) + len(chosen & {table.name for table in found}),
         "search": search,
         "chosen": chosen,
         "sent": sent,
@@ -166,12 +168,17 @@ async def columns(request: Request) -> Response:
     audit_note_of(request.scope).reads_only = True
     name = request.query_params.get("of", "")
     found = await request.app.state.blocking.run(lambda: _trial(headrace, sent).discover([name]), DISCOVER_SECONDS)
-    rows = [
-        (column, column_field(name, column.name), choice_of(column.name, sent, name))
-        for table in found
-        for column in table.columns
-    ]
+    rows = column_rows(found, name, sent)
     return render(request, "column_choice.html", table=name, rows=rows, choices=COLUMN_CHOICES)
+
+
+def column_rows(found: Sequence[SourceTable], table: str, sent: SentForm) -> list[tuple[Column, str, str]]:
+    """Each column with its input and what the form says of it now."""
+    return [
+        (column, column_field(table, column.name), choice_of(column.name, sent, table))
+        for one in found
+        for column in one.columns
+    ]
 
 
 async def review(request: Request) -> Response:

@@ -17,6 +17,7 @@ from orchestration.web.connector_pages import CONNECTOR_PAGES
 from orchestration.web.connector_wizard import WIZARD_PAGES
 from orchestration.web.data_pages import DATA_PAGES
 from orchestration.web.oauth_pages import OAUTH_PAGES
+from orchestration.web.pipeline_pages import PIPELINE_PAGES
 from orchestration.web.routing import Page
 from orchestration.web.run_pages import RUN_PAGES
 from orchestration.web.status_pages import STATUS_PAGES
@@ -55,6 +56,7 @@ def _position(value: str | None, most: int) -> int:
 PAGES: list[BaseRoute] = [
     *WIZARD_PAGES,  # first: no connector can be named "add-new"
     *CONNECTOR_PAGES,
+    *PIPELINE_PAGES,
     *STATUS_PAGES,
     *RUN_PAGES,
     *DATA_PAGES,

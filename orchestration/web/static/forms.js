@@ -169,7 +169,8 @@
     next?.click();
   });
   document.addEventListener("htmx:confirm", (event) => {
-    const form = event.target.closest?.("[data-checked]");
+    // a search inside the form is no sending of it
+    const form = event.target.matches?.("button") && event.target.closest("[data-checked]");
     if (form && !valid(form)) event.preventDefault();
   });
   document.addEventListener("htmx:afterRequest", (event) => {
