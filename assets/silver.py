@@ -321,8 +321,11 @@ class SilverTable:
                 )
 
     def catch_up(self, key: Sequence[str], progress: Progress | None = None) -> int:
-        """Merge what earlier runs committed to Bronze and did not live to merge. Returns how many runs were merged."""
-        bronze, silver = self.lakehouse.known_state(self.bronze), self.lakehouse.state(self.silver)
+        """Merge what earlier runs committed to Bronze and did not live to merge. Returns how many runs were merged.
+
+        Goes by what the lakehouse was asked last: `Lakehouse.refresh` comes before.
+        """
+        bronze, silver = self.lakehouse.known_state(self.bronze), self.lakehouse.known_state(self.silver)
         if bronze is None:
             return 0
         merged = set(silver.tags) if silver else set()

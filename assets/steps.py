@@ -127,8 +127,9 @@ class SyncSteps:
         source = self.source(work.connector)
         refuse_what_cannot_be_done(work, source)
         (found,) = source.discover([work.table])
-        bronze = self.lakehouse.state(TableId(layer="bronze", connector=work.connector, table=work.table))
-        return choose_window(work, source, found, bronze, self.hash_key)
+        bronze, silver = (TableId(layer=x, connector=work.connector, table=work.table) for x in ("bronze", "silver"))
+        self.lakehouse.refresh([bronze, silver])
+        return choose_window(work, source, found, self.lakehouse.known_state(bronze), self.hash_key)
 
     def bring_up(self, work: TableSync, choice: WindowChoice) -> TableState | None:
         """Let the stored tables catch up with earlier runs and with the source's new names. Returns Bronze's state."""

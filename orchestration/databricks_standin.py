@@ -31,7 +31,7 @@ def databricks_standin(home: Path) -> Iterator[dict[str, str]]:
     if missing or not (root / "tests" / "standins" / "databricks" / "__main__.py").is_file():
         raise ConfigurationError(
             "the stand-in is part of the source checkout and its test requirements",
-            remedy="In a checkout: pip install -e '.[test]'",
+            remedy="In a checkout: make install",
         )
     import json
 

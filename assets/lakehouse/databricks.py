@@ -226,6 +226,22 @@ class DatabricksLakehouse(Lakehouse):
         known = self._read(table)
         return known.state if known else None
 
+    def refresh(self, tables: Sequence[TableId]) -> None:
+        statement = sql.read_states([self._quoted(table) for table in tables])
+        try:
+            rows = self.warehouse.run(statement.sql)
+        except StatementFailedError as error:
+            if error.error_class not in NO_TABLE:
+                raise
+            rows = []
+        found = {int(row[0] or 0): row[1:] for row in rows}
+        for number, table in enumerate(tables):
+            if number in found:
+                text, total = found[number]
+                self._known[table] = _Known(stored_state(text or "{}", int(total or 0)), {})
+            else:  # one of them is missing, or no table of ours
+                self._read(table)
+
     def known_state(self, table: TableId) -> TableState | None:
         known = self._known[table] if table in self._known else self._read(table)
         return known.state if known else None

@@ -72,6 +72,12 @@ def read_state(table: str, tag: str | None = None) -> Statement:
     )
 
 
+def read_states(tables: Sequence[str]) -> Statement:
+    """Number in the list, state and rows of each table; fails when one is missing."""
+    texts = (read_state(table).sql.replace("SELECT", f"SELECT {n} AS `number`,", 1) for n, table in enumerate(tables))
+    return Statement("\nUNION ALL\n".join(texts))
+
+
 def count_live(table: str) -> Statement:
     return Statement(f"SELECT count(*) FROM {table} WHERE {name(DELETED_AT)} IS NULL AND {name(STATE)} IS NULL")
 

@@ -94,6 +94,9 @@ class Lakehouse(ABC):
     def state(self, table: TableId) -> TableState | None:
         """None when the table does not exist."""
 
+    def refresh(self, tables: Sequence[TableId]) -> None:  # noqa: B027
+        """Let `known_state` of these tables be as fresh as `state` is now, in one go where asking costs a statement."""
+
     def known_state(self, table: TableId) -> TableState | None:
         """The state that this process read or committed last, where asking costs a statement; else `state`.
 

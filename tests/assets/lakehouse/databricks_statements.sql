@@ -72,6 +72,11 @@ WHEN NOT MATCHED THEN INSERT (`id`, `na``me`, `price`, `_headrace_run`, `_headra
 -- read_state
 SELECT `_headrace_state`, (SELECT count(*) FROM `main`.`bronze`.`shop__t` WHERE `_headrace_state` IS NULL) AS `total` FROM `main`.`bronze`.`shop__t` WHERE `_headrace_state` IS NOT NULL;
 
+-- read_states
+SELECT 0 AS `number`, `_headrace_state`, (SELECT count(*) FROM `main`.`bronze`.`shop__t` WHERE `_headrace_state` IS NULL) AS `total` FROM `main`.`bronze`.`shop__t` WHERE `_headrace_state` IS NOT NULL
+UNION ALL
+SELECT 1 AS `number`, `_headrace_state`, (SELECT count(*) FROM `main`.`silver`.`shop__t` WHERE `_headrace_state` IS NULL) AS `total` FROM `main`.`silver`.`shop__t` WHERE `_headrace_state` IS NOT NULL;
+
 -- read_back
 SELECT `_headrace_state`, (SELECT count(*) FROM `main`.`bronze`.`shop__t` WHERE `_headrace_state` IS NULL) AS `total`, (SELECT count(*) FROM `main`.`bronze`.`shop__t` WHERE `_headrace_run` = :tag AND `_headrace_state` IS NULL) AS `added` FROM `main`.`bronze`.`shop__t` WHERE `_headrace_state` IS NOT NULL;
 

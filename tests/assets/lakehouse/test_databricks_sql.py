@@ -53,6 +53,7 @@ def statements() -> dict[str, str]:
         ),
         "append_to_silver": sql.append(SILVER, SILVER_COLUMNS, None, expected="old", tag="new", state=STATE),
         "read_state": sql.read_state(BRONZE),
+        "read_states": sql.read_states([BRONZE, SILVER]),
         "read_back": sql.read_state(BRONZE, "new"),
         "count_live": sql.count_live(SILVER),
         "scan": sql.select_rows(SILVER, ["id", "na`me"], live=True),
