@@ -18,6 +18,7 @@ _ABOUT = re.compile(
     r"(?i)\b(?:my|our|the)\s+(?P<about>[\w' -]{2,40}?)\s+(?:is|was|are|has changed to|changed to)\s+(?:now\s+)?"
     r"(?P<value>.+)$"
 )
+_BEHIND_NAME = re.compile(r"(?i)\s*[,;(]|\s+(?:and|but|from|at|with|i)\b")
 
 
 @dataclass
@@ -171,6 +172,8 @@ class _Reader:
             if found.kind == "fact":
                 match = _ABOUT.search(place.quote)
                 about, value = (match["about"], match["value"]) if match else (found.topic, found.topic)
+                if about.lower().endswith("name"):  # what follows the name is no part of it
+                    value = _BEHIND_NAME.split(value, maxsplit=1)[0]
             self._statement(
                 place,
                 found.kind,

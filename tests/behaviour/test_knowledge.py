@@ -75,7 +75,9 @@ def test_an_extraction_that_dies_at_every_step_in_turn_pays_each_text_once_and_l
 
 
 @pytest.mark.timeout(280)
-def test_each_failure_of_the_endpoint_ends_in_a_stated_result(headrace: Headrace, endpoint: OpenAIServer) -> None:
+def test_each_failure_of_the_endpoint_ends_in_a_stated_result(
+    headrace: Headrace, endpoint: OpenAIServer, tmp_path: Path
+) -> None:
     injected = {"message": 0, "quote": "PWNED", "type": "person", "is_speaker": False}
     endpoint.injected_content = json.dumps({"entities": [injected], "statements": [], "relations": []})
     for failure in ("rate_limit", "timeout_after_answer", "malformed_json", "refusal", "injected", "server_error"):
@@ -91,6 +93,14 @@ def test_each_failure_of_the_endpoint_ends_in_a_stated_result(headrace: Headrace
     assert endpoint.api_key not in log
 
     paid = endpoint.paid
+    for name in NAMES[:2]:
+        (tmp_path / "documents" / f"{name} again.txt").write_text(f"Here is {name} again.")
+    for failure in ("truncated", "malformed_json", "malformed_json"):
+        endpoint.fail(failure)
     again = extract(headrace, again=True)
-    assert endpoint.paid == paid, "answers that are stored are not paid twice"
-    assert again.totals.calls == 0
+    assert (endpoint.paid - paid, again.totals.calls) == (3, 3), "answers that are stored are not paid twice"
+    assert {row["problem"] for row in headrace.knowledge.rows("sessions") if row["status"] == "incomplete"} == {
+        "chunk 0: the model refused",
+        "chunk 0: the answer was cut off at the token limit",
+        "chunk 0: the answer did not fit the schema, nor did its repair",
+    }

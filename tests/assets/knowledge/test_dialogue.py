@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from assets.knowledge.dialogue import Message, Session, chunked
@@ -12,6 +12,7 @@ from assets.knowledge.dialogue import Message, Session, chunked
 TEXTS = st.lists(st.text(alphabet="ab 🚲\n", min_size=1, max_size=120), min_size=1, max_size=8)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a loaded machine is no fault
 @given(TEXTS, st.integers(20, 80), st.integers(0, 9))
 def test_every_character_is_in_a_chunk_at_its_own_place(texts: list[str], size: int, overlap: int) -> None:
     messages = [Message(str(n), "user", None, text) for n, text in enumerate(texts)]

@@ -69,6 +69,14 @@ def test_a_session_that_leaves_takes_along_what_rested_on_it_alone(notes: Notes)
     assert {row["change"] for row in notes.rows("entity_history")} == {"appeared", "evidence", "removed"}
 
 
+def test_a_name_that_is_said_again_in_another_sentence_is_no_contradiction(notes: Notes) -> None:
+    notes.write("a.txt", "My name is Anna Keller and I am writing about my order.")
+    notes.write("b.txt", "Hello, my name is Anna Keller, the parcel is late.")
+    notes.extract()
+    facts = [row for row in notes.rows("observations") if row["kind"] == "fact"]
+    assert [(row["about"], row["value"], row["status"]) for row in facts] == [("name", "Anna Keller", "stated")] * 2
+
+
 def test_contradictions_are_kept_as_disputed_and_a_stated_change_ends_the_earlier_relation(notes: Notes) -> None:
     notes.write("a.txt", "My name is Anna Keller. I live in Hamburg. I like tea.")
     notes.write("b.txt", "My name is Anna Keller. I live in Porto. I hate tea.")
