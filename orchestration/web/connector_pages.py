@@ -17,6 +17,7 @@ from assets.catalog.records import ConnectorStatus
 from assets.errors import BridgeError, ChangedError, ConfigurationError, HeadraceError
 from assets.sync import CheckResult
 from orchestration.api.connectors import DISCOVER_SECONDS
+from orchestration.datasets import TYPE as UPLOAD
 from orchestration.headrace import Headrace
 from orchestration.web.config_form import config_form, input_of, read_config
 from orchestration.web.connector_wizard import headrace_of, shown_config, type_title
@@ -169,7 +170,9 @@ async def remove(request: Request) -> Response:
     note = audit_note_of(request.scope)
     note.action, note.target = "remove connector", name
     force = "with_pipelines" in sent
-    await request.app.state.blocking.run(lambda: headrace.connectors.remove(name, force=force), DISCOVER_SECONDS)
+    record = await run_in_threadpool(headrace.connectors.show, name)
+    of = headrace.datasets if record.type == UPLOAD else headrace.connectors
+    await request.app.state.blocking.run(lambda: of.remove(name, force=force), DISCOVER_SECONDS)
     return go_to(request, "/headrace/connectors", f"Connector {name} is removed. Its tables stay.")
 
 

@@ -16,6 +16,7 @@ from orchestration.headrace import Headrace
 from orchestration.web.connector_pages import CONNECTOR_PAGES
 from orchestration.web.connector_wizard import WIZARD_PAGES
 from orchestration.web.data_pages import DATA_PAGES
+from orchestration.web.dataset_pages import DATASET_PAGES
 from orchestration.web.oauth_pages import OAUTH_PAGES
 from orchestration.web.pipeline_pages import PIPELINE_PAGES
 from orchestration.web.routing import Page
@@ -60,6 +61,7 @@ PAGES: list[BaseRoute] = [
     *STATUS_PAGES,
     *RUN_PAGES,
     *DATA_PAGES,
+    *DATASET_PAGES,
     Page("/knowledge/message", knowledge_message, permission="data"),
     *OAUTH_PAGES,
 ]

@@ -115,7 +115,10 @@ class HeadraceWebserver(DagsterWebserver[WorkspaceProcessContext, RequestContext
                 audit_days=settings.audit_days,
             ),
             Middleware(RequestWatch, prefix=self._prefix, figures=self._figures),
-            Middleware(BodyLimit, limits={f"{self._prefix}{API_PATH}/datasets": UPLOAD_BYTES}),
+            Middleware(
+                BodyLimit,
+                limits={f"{self._prefix}{path}/datasets": UPLOAD_BYTES for path in (API_PATH, PAGES_PATH)},
+            ),
             *super().build_middleware(),
         ]
 

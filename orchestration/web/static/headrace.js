@@ -16,6 +16,14 @@
     event.detail.headers["X-CSRF-Token"] = meta("csrf-token");
   });
 
+  // how much of an upload is sent
+  document.addEventListener("htmx:xhr:progress", (event) => {
+    const bar = document.querySelector("[data-upload-progress]");
+    if (!bar || !event.detail.lengthComputable) return;
+    bar.hidden = event.detail.loaded >= event.detail.total;
+    bar.value = (100 * event.detail.loaded) / event.detail.total;
+  });
+
   const tell = (text) => {
     const place = document.getElementById("problems");
     if (!place) return;
