@@ -166,7 +166,7 @@ async def tables(request: Request) -> Response:
     found = await _discovered(request)
     kind = connector_type(record.type, where=connector)
     columns_at = f"/headrace/connectors/{connector}/columns"
-    return render(request, "table_choice.html", **tables_context(kind, found, sent) | {"columns_at": columns_at})
+    return render(request, "table_choice.html", columns_at=columns_at, **tables_context(kind, found, sent))
 
 
 async def columns(request: Request) -> Response:
