@@ -76,11 +76,12 @@ minilake: .venv-minilake/.installed
 	.venv-minilake/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes --no-deps -r $<
 	@touch $@
 
+# Two halves side by side, each with servers of its own; the tests of a file stay together.
 test: lint system-packages snowflake-standin minilake
-	$(PY) -m pytest -q -m "not slow and not live"
+	$(PY) -m pytest -q -n 2 --dist loadfile -m "not slow and not live"
 
 test-all: lint system-packages snowflake-standin minilake
-	$(PY) -m pytest -q -m "not live"
+	$(PY) -m pytest -q -n 2 --dist loadfile -m "not live"
 
 bench: install
 	$(PY) -m bench.postgres_full $(BENCH)
