@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from assets.errors import SourceAccessError
 from assets.knowledge.dialogue import Message, Session
 
 FILE = "conversations.json"
-MAX_EXPORT_BYTES = 4 << 30
+PREFIXES = {("", "start_array"): "item", ("conversations", "start_array"): "conversations.item"}
+"""Where the list of conversations starts: what ijson calls the list, and each member of it."""
 
 
 def export_files(path: Path) -> list[Path]:
@@ -27,30 +28,31 @@ def export_files(path: Path) -> list[Path]:
     )
 
 
-def read_export(file: Path) -> list[Any]:
-    """The conversations of one export.
+def read_export(file: Path) -> Iterator[Any]:
+    """The conversations of one export, one after the other: never more than one of them in memory.
 
     Raises:
-        SourceAccessError: it is no such export.
+        SourceAccessError: it is no such export, or ends before its end.
     """
-    try:
-        if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:
+    import ijson
+
+    with ExitStack() as opened:
+        try:
+            if zipfile.is_zipfile(file):
+                archive = opened.enter_context(zipfile.ZipFile(file))
                 names = [n for n in archive.namelist() if n.rpartition("/")[2] == FILE]
                 if not names:
                     raise SourceAccessError(f"the archive holds no {FILE}.", where=str(file))
-                if archive.getinfo(names[0]).file_size > MAX_EXPORT_BYTES:
-                    raise SourceAccessError(f"{FILE} is larger than 4 GiB.", where=str(file))
-                content = json.loads(archive.read(names[0]))
-        else:
-            content = json.loads(file.read_bytes())
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise SourceAccessError(f"cannot be read as JSON ({type(error).__name__}).", where=str(file)) from None
-    if isinstance(content, dict) and isinstance(content.get("conversations"), list):
-        content = content["conversations"]
-    if not isinstance(content, list):
-        raise SourceAccessError("is no list of conversations.", where=str(file))
-    return content
+                first, content = (opened.enter_context(archive.open(names[0])) for _ in range(2))
+            else:
+                first, content = (opened.enter_context(file.open("rb")) for _ in range(2))
+            events = ((prefix, event) for prefix, event, _ in ijson.parse(first))
+            prefix = next((PREFIXES[found] for found in events if found in PREFIXES), None)
+            if prefix is None:
+                raise SourceAccessError("is no list of conversations.", where=str(file))
+            yield from ijson.items(content, prefix, use_float=True)
+        except (OSError, ijson.JSONError, UnicodeDecodeError, zipfile.BadZipFile) as error:
+            raise SourceAccessError(f"cannot be read as JSON ({type(error).__name__}).", where=str(file)) from None
 
 
 def chatgpt_sessions(file: Path) -> Iterator[Session]:

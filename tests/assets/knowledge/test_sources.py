@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
+from assets.errors import SourceAccessError
 from assets.knowledge.chat_exports import chatgpt_sessions, claude_sessions
 from assets.knowledge.documents import email_sessions, html_sessions, json_sessions
 
@@ -48,6 +52,39 @@ def test_a_claude_export_keeps_times_roles_and_attachments(tmp_path: Path) -> No
     (session,) = claude_sessions(file)
     assert [(m.role, m.text) for m in session.messages] == [("user", "see the file"), ("user", "inside")]
     assert session.messages[0].at == datetime(2026, 3, 1, 10, 0, 0, 123456, UTC)
+
+
+def test_an_export_is_read_a_conversation_at_a_time(tmp_path: Path) -> None:
+    message = {"uuid": "m", "sender": "human", "created_at": None, "text": "x" * 500_000}
+    file = tmp_path / "conversations.json"
+    with file.open("w") as out:
+        out.write('{"account": {"tags": []}, "conversations": [')
+        for number in range(60):
+            out.write("," * (number > 0) + json.dumps({"uuid": f"c{number}", "chat_messages": [message]}))
+        out.write("]}")
+    tracemalloc.start()
+    try:
+        assert [session.id for session in claude_sessions(file)] == [f"c{number}" for number in range(60)]
+        assert tracemalloc.get_traced_memory()[1] < file.stat().st_size / 6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('[{"uuid": "c", "chat_messages": []}, {"uuid": "d", "chat', "cannot be read as JSON (IncompleteJSONError)"),
+        ('{"account": 1}', "is no list of conversations"),
+        ("", "cannot be read as JSON (IncompleteJSONError)"),
+        ("<html>", "cannot be read as JSON"),
+    ],
+)
+def test_what_is_no_whole_export_is_told(tmp_path: Path, content: str, told: str) -> None:
+    file = tmp_path / "conversations.json"
+    file.write_text(content)
+    with pytest.raises(SourceAccessError) as raised:
+        list(claude_sessions(file))
+    assert told in str(raised.value)
 
 
 def test_mails_that_answer_each_other_are_one_session_without_what_they_quote(tmp_path: Path) -> None:
