@@ -12,11 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
+from typer.testing import CliRunner
 
 from assets.errors import BridgeError
 from assets.kits.model import KitResult
 from assets.lakehouse.interface import DELETED_AT, Lakehouse, TableId
 from assets.settings import Settings
+from orchestration.cli import app
 from orchestration.embedded_postgres import EmbeddedPostgres
 from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
@@ -169,7 +171,7 @@ def test_a_step_waits_for_a_person_who_may_decide(hr: Headrace, stack: LocalStac
 
 MODEL = """
     objective: Ask a model about each customer.
-    constraints: {max_tokens: BUDGET}
+    constraints: BUDGET
     tools:
       query: {kind: sql}
       ask: {kind: model, base_url: URL, model: test, api_key: "env:KIT_KEY", price_in: 1, price_out: 2}
@@ -198,8 +200,8 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
         yield server
 
 
-def model_kit(hr: Headrace, server: OpenAIServer, *, budget: int = 1_000_000, parallel: int = 2) -> str:
-    text = MODEL.replace("URL", server.base_url).replace("BUDGET", str(budget)).replace("PARALLEL", str(parallel))
+def model_kit(hr: Headrace, server: OpenAIServer, *, budget: str = "{max_cost: 9}", parallel: int = 2) -> str:
+    text = MODEL.replace("URL", server.base_url).replace("BUDGET", budget).replace("PARALLEL", str(parallel))
     return write_kit(hr, f"judge_{uuid.uuid4().hex[:6]}", text)
 
 
@@ -242,12 +244,12 @@ def test_a_budget_stops_the_run_cleanly_and_what_was_done_stays(
     hr: Headrace, model: OpenAIServer, stack: LocalStack
 ) -> None:
     hr.sync("shop", ["public.customers"])
-    kit = model_kit(hr, model, budget=1, parallel=1)
-    result = run(hr, kit)
-    assert result.status == "stopped"
-    assert "tokens of 1" in result.reason
-    assert model.paid == 1
-    assert hr.catalog.kit_run(result.run_id).status == "stopped"
+    for paid, (budget, told) in enumerate((("{max_tokens: 1}", "tokens of 1"), ("{max_cost: 1e-9}", "of 1e-09")), 1):
+        result = run(hr, model_kit(hr, model, budget=budget, parallel=1))
+        assert result.status == "stopped"
+        assert told in result.reason
+        assert model.paid == paid
+        assert hr.catalog.kit_run(result.run_id).status == "stopped"
 
 
 def test_a_run_is_done_again_from_a_step_on_with_the_earlier_outputs(
@@ -274,8 +276,26 @@ def test_simulating_shows_steps_tools_tables_and_an_estimate_and_runs_nothing(hr
     assert hr._lakehouse().state(TableId(layer="gold", connector="churn_risk", table="customers")) is None
 
 
-def test_a_cancelled_run_ends_as_cancelled(hr: Headrace, stack: LocalStack) -> None:
-    kit = write_kit(hr, "waits", APPROVED.replace("EXPIRES", "1h"))
-    record: Any = hr.kits.run(kit, wait=False)
-    wait_until(lambda: hr.catalog.kit_run(record.run_id).waiting is not None, 30)
-    assert hr.kits.cancel(record.run_id).status == "cancelled"
+def test_the_command_line_checks_runs_decides_shows_and_cancels(hr: Headrace, stack: LocalStack) -> None:
+    def headrace(*arguments: str, code: int = 0) -> Any:
+        done = CliRunner().invoke(app, ["kits", *arguments])
+        assert done.exit_code == code, done.output
+        return json.loads(done.stdout)
+
+    kit = write_kit(hr, "publish", APPROVED.replace("EXPIRES", "1h"))
+    wrong = write_kit(hr, "wrong", APPROVED.replace("EXPIRES", "1h").replace("tool: say", "tool: sya", 1))
+    assert headrace("validate", kit, "--json")["valid"] is True
+    problem = headrace("validate", wrong, "--json", code=1)["problems"][0]
+    assert (problem["line"], "sya" in problem["problem"]) == (7, True), problem
+    assert [step["step"] for step in headrace("simulate", kit, "--json")["steps"]] == ["draft", "publish"]
+
+    ids = [headrace("run", kit, "--no-wait", "--json")["run_id"] for _ in range(2)]
+    wait_until(lambda: all(run["waiting"] for run in headrace("runs", kit, "--json")), 30)
+    assert headrace("approve", ids[0], "--by", "ada", "--json")["decision"] == "approved"
+    assert headrace("cancel", ids[1], "--json")["status"] == "cancelled"
+    wait_until(lambda: headrace("runs", kit, "--json")[1]["status"] != "running", 30)
+    assert [(run["run_id"], run["status"]) for run in headrace("runs", kit, "--json")] == [
+        (ids[1], "cancelled"),
+        (ids[0], "succeeded"),
+    ]
+    assert [o["output"]["text"] for o in headrace("outputs", ids[0])] == ["42 rows", "published 42 rows"]
