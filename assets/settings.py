@@ -27,7 +27,8 @@ class Settings(BaseSettings):
     )
     staging_url: str | None = Field(
         default=None,
-        description="Where parts are staged, folder or S3 as the tables; default: `staging` or `_staging` beside them.",
+        description="Where parts are staged, folder or S3 as the tables, with Databricks S3 or GCS; default: `staging` "
+        "or `_staging` beside them, a volume with Databricks.",
     )
     retention_hours: float = Field(
         default=24, ge=1, description="How long replaced data files and old log entries of a table stay readable."
@@ -65,6 +66,11 @@ class Settings(BaseSettings):
     )
     s3_secret_access_key: SecretStr | None = Field(default=None, description="S3 secret key.")
     s3_region: str = Field(default="us-east-1", description="S3 region.")
+    gcs_service_account_json: SecretStr | None = Field(
+        default=None,
+        description="Key file of a service account, as text, for staging in GCS; default: the machine's login.",
+    )
+    gcs_endpoint_url: str | None = Field(default=None, description="Endpoint of a GCS-compatible store.")
     secret_key: SecretStr | None = Field(
         default=None,
         description="Fernet keys of stored secrets, separated by commas, the first one encrypts; default: `secret.key` "

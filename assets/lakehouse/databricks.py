@@ -106,17 +106,22 @@ class DatabricksLakehouse(Lakehouse):
             )
         connection = DatabricksConnection(settings)
         warehouse = SqlWarehouse(connection, settings.databricks_warehouse_id, settings.databricks_statement_seconds)
-        url = settings.staging_url
-        if url and not url.startswith("s3://"):
-            raise ConfigurationError(
-                f"the warehouse cannot read parts staged in {url}",
-                remedy="Leave HEADRACE_STAGING_URL out (a volume is used), or set it to s3:// of an external location.",
-            )
+        url = settings.staging_url or ""
         staging: Staging
-        if url:
+        if url.startswith("s3://"):
             from assets.lakehouse.s3_storage import S3Storage
 
             staging = PlainStaging(S3Storage(settings), url.rstrip("/"))
+        elif url.startswith("gs://"):
+            from assets.lakehouse.gcs_storage import GcsStorage
+
+            staging = PlainStaging(GcsStorage(settings), url.rstrip("/"))
+        elif url:
+            raise ConfigurationError(
+                f"the warehouse cannot read parts staged in {url}",
+                remedy="Leave HEADRACE_STAGING_URL out (a volume is used), or set it to s3:// or gs:// of an external "
+                "location.",
+            )
         else:
             storage = VolumeStorage(connection, settings.home_path / "scratch")
             place = settings.databricks_volume.replace(".", "/")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 from orchestration.embedded_postgres import EmbeddedPostgres
 from tests.behaviour.installation import Installation
 from tests.servers.databricks_server import DatabricksServer
+from tests.servers.gcs_server import GcsServer
+from tests.servers.google_tokens import GoogleTokens
 from tests.servers.s3_server import S3Server
 
 TABLE = "public.orders"
@@ -99,26 +103,51 @@ def test_a_stopped_warehouse_is_waited_for(shop: Installation, databricks: Datab
     assert shop.sync(TABLE).equal
 
 
-def test_parts_staged_in_s3_are_read_from_there_and_no_key_is_in_a_statement(
+@dataclass
+class Bucket:
+    url: str
+    settings: dict[str, Any]
+    listed: Callable[[], list[Any]]
+    secrets: tuple[str, ...]
+
+
+@pytest.fixture(params=["s3", "gs"])
+def bucket(
+    request: pytest.FixtureRequest, databricks: DatabricksServer, s3_server: S3Server, gcs_server: GcsServer
+) -> Iterator[Bucket]:
+    """An external location that the warehouse may read: its address, settings, listing and secrets."""
+    if request.param == "s3":
+        name, keys = s3_server.create_bucket(), (s3_server.access_key_id, s3_server.secret_access_key)
+        databricks.add_external_location(f"s3://{name}/staged", s3_server.endpoint_url, *keys)
+        settings = {"s3_access_key_id": keys[0], "s3_secret_access_key": keys[1]}
+        yield Bucket(
+            f"s3://{name}/staged",
+            settings | {"s3_endpoint_url": s3_server.endpoint_url},
+            lambda: s3_server.client().list_objects_v2(Bucket=name).get("Contents", []),
+            keys,
+        )
+        return
+    with GoogleTokens() as tokens:
+        name, key = gcs_server.create_bucket(), tokens.service_account()
+        databricks.add_external_location(f"gs://{name}/staged", gcs_server.url)
+        yield Bucket(
+            f"gs://{name}/staged",
+            {"gcs_service_account_json": key, "gcs_endpoint_url": gcs_server.url},
+            lambda: list(gcs_server.client().list_blobs(name)),
+            (json.loads(key)["private_key"], "google-token"),
+        )
+        assert tokens.given, "the service account logged in"
+
+
+def test_parts_staged_in_a_bucket_are_read_from_there_and_no_key_is_in_a_statement(
     tmp_path: Path,
     postgres: EmbeddedPostgres,
     database: Callable[[], str],
     databricks: DatabricksServer,
-    s3_server: S3Server,
+    bucket: Bucket,
 ) -> None:
-    bucket = s3_server.create_bucket()
-    url = f"s3://{bucket}/staged"
-    keys = s3_server.access_key_id, s3_server.secret_access_key
-    databricks.add_external_location(url, s3_server.endpoint_url, *keys)
     shop = Installation(
-        tmp_path / "home",
-        postgres,
-        database(),
-        **databricks.settings(),
-        staging_url=url,
-        s3_endpoint_url=s3_server.endpoint_url,
-        s3_access_key_id=keys[0],
-        s3_secret_access_key=keys[1],
+        tmp_path / "home", postgres, database(), **databricks.settings(), staging_url=bucket.url, **bucket.settings
     )
     shop.execute(
         "CREATE TABLE orders (id int PRIMARY KEY, name text, price numeric(9,2), updated_at timestamptz DEFAULT now())",
@@ -130,6 +159,7 @@ def test_parts_staged_in_s3_are_read_from_there_and_no_key_is_in_a_statement(
         assert shop.silver(TABLE, COLUMNS) == shop.source_rows("SELECT id, name, price FROM orders")
         if not number:
             change(shop)
-    assert s3_server.client().list_objects_v2(Bucket=bucket).get("Contents", []) == []
+    assert bucket.listed() == []
     sent = statements(databricks)
-    assert any(f"'{url}/" in text for text in sent) and not any(key in text for text in sent for key in keys)
+    assert any(f"'{bucket.url}/" in text for text in sent)
+    assert not any(secret in text for text in sent for secret in bucket.secrets)

@@ -95,8 +95,8 @@ class DatabricksServer:
     def forget_calls(self) -> None:
         self._control.delete("/standin/calls")
 
-    def add_external_location(self, url: str, endpoint: str, key: str, secret: str) -> None:
-        """Let the warehouse read ``url`` (``s3://bucket/prefix``)."""
+    def add_external_location(self, url: str, endpoint: str, key: str = "", secret: str = "") -> None:
+        """Let the warehouse read ``url`` (``s3://bucket/prefix`` or ``gs://``, whose server here asks for no login)."""
         place = {"url": url, "endpoint": endpoint, "key": key, "secret": secret}
         self._control.post("/standin/external", json=place).raise_for_status()
 

@@ -50,7 +50,7 @@ class SqlEngine:
         self._writing = threading.Lock()
         self._loaders = LoaderSql(catalog)
         self.external: list[dict[str, str]] = []
-        """External locations: url (``s3://bucket/prefix``), endpoint, key, secret."""
+        """External locations: url (``s3://bucket/prefix`` or ``gs://``), endpoint, key and secret (of S3 only)."""
 
     def execute(
         self,
@@ -126,33 +126,23 @@ class SqlEngine:
         place = next((p for p in self.external if pattern.startswith(f"{p['url']}/")), None)
         if place is None:
             raise SqlError(f"[PERMISSION_DENIED] no external location holds {pattern}. SQLSTATE: 42501")
-        from pyarrow import fs
-
-        scheme, _, host = place["endpoint"].partition("://")
-        store = fs.S3FileSystem(
-            access_key=place["key"],
-            secret_key=place["secret"],
-            endpoint_override=host,
-            scheme=scheme,
-            region="us-east-1",
-        )
-        address = pattern.removeprefix("s3://")
         copies = self._catalog.folder / "external"
-        if store.get_file_info(address).type == fs.FileType.File:
+        address = pattern.partition("://")[2]
+        content = (_s3_object if pattern.startswith("s3://") else _gcs_object)(place, address)
+        if content is not None:
             (copies / address).parent.mkdir(parents=True, exist_ok=True)
-            with store.open_input_stream(address) as found:
-                (copies / address).write_bytes(found.read())
+            (copies / address).write_bytes(content)
         return str(copies / address)
 
     def _files(self, pattern: str) -> list[str]:
-        if pattern.startswith("s3://"):
+        if pattern.startswith(("s3://", "gs://")):
             pattern = self._external(pattern)
         elif pattern.startswith("/Volumes/"):
             pattern = str(self._catalog.volume_path(pattern))
         elif pattern.startswith("file://"):
             pattern = pattern.removeprefix("file://")
         else:
-            raise SqlError(f"[UNSUPPORTED_FEATURE] the stand-in reads volumes and s3:// only, not {pattern}")
+            raise SqlError(f"[UNSUPPORTED_FEATURE] the stand-in reads volumes, s3:// and gs:// only, not {pattern}")
         if os.path.isdir(pattern):
             pattern += "/**/*.parquet"
         return sorted(file for file in glob.glob(pattern, recursive=True) if os.path.isfile(file))
@@ -362,6 +352,34 @@ _COMMANDS = (
     (rf"(OPTIMIZE|VACUUM)\s+({NAME})", "_maintain"),
     (r"(COMMENT\s+ON|GRANT|REVOKE|ANALYZE)\b", "_ignore"),
 )
+
+
+def _s3_object(place: dict[str, str], address: str) -> bytes | None:
+    from pyarrow import fs
+
+    scheme, _, host = place["endpoint"].partition("://")
+    store = fs.S3FileSystem(
+        access_key=place["key"],
+        secret_key=place["secret"],
+        endpoint_override=host,
+        scheme=scheme,
+        region="us-east-1",
+    )
+    if store.get_file_info(address).type != fs.FileType.File:
+        return None
+    with store.open_input_stream(address) as found:
+        return found.read()
+
+
+def _gcs_object(place: dict[str, str], address: str) -> bytes | None:
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import storage
+
+    bucket, _, name = address.partition("/")
+    options = {"api_endpoint": place["endpoint"]}
+    client = storage.Client(project="standin", credentials=AnonymousCredentials(), client_options=options)
+    found = client.bucket(bucket).get_blob(name)
+    return found.download_as_bytes() if found else None
 
 
 def _braces(pattern: str) -> list[str]:
