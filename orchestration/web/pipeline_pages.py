@@ -166,7 +166,8 @@ async def tables(request: Request) -> Response:
     found = await _discovered(request)
     kind = connector_type(record.type, where=connector)
     columns_at = f"/headrace/connectors/{connector}/columns"
-    return render(request, "table_choice.html", columns_at=columns_at, **tables_context(kind, found, sent))
+    context: dict[str, Any] = tables_context(kind, found, sent) | {"columns_at": columns_at}
+    return render(request, "table_choice.html", **context)
 
 
 async def columns(request: Request) -> Response:

@@ -111,6 +111,7 @@ class DatasetSyncWorkflow:
         )
         reason = "another sync of this table is running"
         for _ in range(MAX_TURNS):
+            _raise_cancellation()
             try:
                 async with self._free:
                     return await workflow.execute_child_workflow(
@@ -158,12 +159,14 @@ class DatasetSyncWorkflow:
             await asyncio.sleep(0.2)
             return True
         try:
-            await holder.signal("wait_for_turn", TurnRequest(workflow_id=own_id, overlap=self._overlap))
-            if self._overlap == "cancel_other":
-                await holder.cancel()
-        except FailureError:  # it has ended
-            return True
-        try:
+            try:
+                await holder.signal("wait_for_turn", TurnRequest(workflow_id=own_id, overlap=self._overlap))
+                if self._overlap == "cancel_other":
+                    await holder.cancel()
+            except FailureError:  # it has ended, or the cancellation came while the signal was sent
+                _raise_cancellation()
+                return True
+            _raise_cancellation()
             await workflow.wait_condition(lambda: holder_id in self._turns, timeout=TURN_PATIENCE)
         except TimeoutError:
             return True
@@ -172,6 +175,12 @@ class DatasetSyncWorkflow:
                 await holder.signal("give_up_turn", own_id)
             raise
         return not self._turns[holder_id].refused
+
+
+def _raise_cancellation() -> None:
+    """The SDK tells a cancellation once, and not at all where it meets a signal on its way to another workflow."""
+    if workflow.cancellation_reason() is not None:
+        raise asyncio.CancelledError
 
 
 def _bounded(results: list[TableResult]) -> tuple[TableResult, ...]:

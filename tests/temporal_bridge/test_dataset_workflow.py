@@ -170,9 +170,10 @@ def test_one_that_is_cancelled_while_it_waits_leaves_its_place_to_the_next(
     first = dataset("public.waiting")
     holding = start(client, first, task_queue)
     steps.wait_for("extract")
-    second = start(client, overlapping(first, "queue_one"), task_queue)
-    wait_for_waiting(client, first)
-    assert client.cancel_and_wait(second) == "cancelled"
+    for step in range(12):  # from before it asks for the place until it has long been given
+        second = start(client, overlapping(first, "queue_one"), task_queue)
+        time.sleep(0.04 * step)
+        assert client.cancel_and_wait(second, 10) == "cancelled"
     third = start(client, overlapping(first, "queue_one"), task_queue)
     time.sleep(1)
     steps.release()
