@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from temporalio import workflow
@@ -39,6 +39,7 @@ with workflow.unsafe.imports_passed_through():
         seconds_of,
     )
     from assets.sync import Model
+    from temporal_bridge.workflows.cancellation import raise_cancellation
     from temporal_bridge.workflows.failure_cause import failure_cause
     from temporal_bridge.workflows.step_inputs import SyncTimeouts
     from temporal_bridge.workflows.task_queues import WorkerRole, role_queue
@@ -71,6 +72,7 @@ class AgentKitExecutionWorkflow:
         self._calls = 0
         self._waiting: str | None = None
         self._decision: Decision | None = None
+        self._ends: datetime | None = None
         self._timeouts = SyncTimeouts()
 
     @workflow.query
@@ -123,6 +125,7 @@ class AgentKitExecutionWorkflow:
 
     async def _within_time(self, run: KitRun) -> tuple[KitStatus, str]:
         limit = run.kit.constraints.max_time
+        self._ends = workflow.now() + timedelta(seconds=seconds_of(limit))
         try:
             await asyncio.wait_for(self._playbook(run), timeout=seconds_of(limit))
         except _Stopped as stopped:
@@ -240,7 +243,12 @@ class AgentKitExecutionWorkflow:
         self._calls += 1
 
     def _check_budget(self, step: Step) -> None:
+        raise_cancellation()
         limits = self._kit.constraints
+        if (
+            self._ends is not None and workflow.now() >= self._ends
+        ):  # what it cancelled may have ended well all the same
+            self._stop(step, f"the run reached its time limit of {limits.max_time}")
         if limits.max_tokens is not None and self._tokens > limits.max_tokens:
             self._stop(step, f"the run used {self._tokens} tokens of {limits.max_tokens}")
         if limits.max_cost is not None and self._cost > limits.max_cost:

@@ -15,6 +15,7 @@ from temporalio.workflow import ActivityCancellationType
 
 with workflow.unsafe.imports_passed_through():
     from assets.sync import ChunkedRead, CommitInfo, Model, TableResult, TableSync, WindowPlan
+    from temporal_bridge.workflows.cancellation import raise_cancellation
     from temporal_bridge.workflows.failure_cause import FailureCause, failure_cause
     from temporal_bridge.workflows.step_inputs import (
         ChunkInput,
@@ -171,6 +172,8 @@ class DataSourceSyncWorkflow:
         return await self._run_step("finish_chunks", ChunkInput(work=work, uri=begun.uri), str)
 
     async def _run_step(self, step: str, argument: Model, result_type: type[Result]) -> Result:
+        if step != "fail":
+            raise_cancellation()
         self._step = step
         workflow.set_current_details(f"{self._table}: {step}")
         limits = STEP_LIMITS[step]

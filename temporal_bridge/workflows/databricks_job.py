@@ -14,6 +14,7 @@ from temporalio.exceptions import ApplicationError, is_cancelled_exception
 with workflow.unsafe.imports_passed_through():
     from assets.databricks_job import DatabricksJob, DatabricksJobResult, JobRunLook
     from assets.sync import Model
+    from temporal_bridge.workflows.cancellation import raise_cancellation
     from temporal_bridge.workflows.step_inputs import SyncTimeouts
     from temporal_bridge.workflows.task_queues import role_queue
 
@@ -101,6 +102,7 @@ class DatabricksJobWorkflow:
         """Look until the run has ended; a long one goes on in a new history."""
         pause = FIRST_POLL_SECONDS
         for _ in range(LOOKS_BEFORE_NEW_HISTORY):
+            raise_cancellation()
             look = await self._activity("look_at_databricks_run", JobRun(run_id=run_id), JobRunLook)
             if look.life_cycle != self._state:
                 self._state = look.life_cycle
@@ -111,6 +113,7 @@ class DatabricksJobWorkflow:
             pause = min(job.poll_seconds, pause * POLL_GROWTH)
             if workflow.info().is_continue_as_new_suggested():
                 break
+        raise_cancellation()  # the next generation would know nothing of it
         workflow.continue_as_new(DatabricksJobInput(job=job, run_id=run_id))
 
     async def _cancel(self, run_id: int) -> None:

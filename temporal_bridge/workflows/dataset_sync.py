@@ -20,6 +20,7 @@ from temporalio.workflow import ChildWorkflowCancellationType, ParentClosePolicy
 with workflow.unsafe.imports_passed_through():
     from assets.naming import workflow_id
     from assets.sync import Model, Overlap, TableResult, TableSync
+    from temporal_bridge.workflows.cancellation import raise_cancellation
     from temporal_bridge.workflows.data_source_sync import HELD, DataSourceSyncWorkflow
     from temporal_bridge.workflows.failure_cause import failure_cause
     from temporal_bridge.workflows.result_size import MAX_RESULT_BYTES, lean
@@ -111,7 +112,7 @@ class DatasetSyncWorkflow:
         )
         reason = "another sync of this table is running"
         for _ in range(MAX_TURNS):
-            _raise_cancellation()
+            raise_cancellation()
             try:
                 async with self._free:
                     return await workflow.execute_child_workflow(
@@ -164,9 +165,9 @@ class DatasetSyncWorkflow:
                 if self._overlap == "cancel_other":
                     await holder.cancel()
             except FailureError:  # it has ended, or the cancellation came while the signal was sent
-                _raise_cancellation()
+                raise_cancellation()
                 return True
-            _raise_cancellation()
+            raise_cancellation()
             await workflow.wait_condition(lambda: holder_id in self._turns, timeout=TURN_PATIENCE)
         except TimeoutError:
             return True
@@ -175,12 +176,6 @@ class DatasetSyncWorkflow:
                 await holder.signal("give_up_turn", own_id)
             raise
         return not self._turns[holder_id].refused
-
-
-def _raise_cancellation() -> None:
-    """The SDK tells a cancellation once, and not at all where it meets a signal on its way to another workflow."""
-    if workflow.cancellation_reason() is not None:
-        raise asyncio.CancelledError
 
 
 def _bounded(results: list[TableResult]) -> tuple[TableResult, ...]:

@@ -36,6 +36,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from assets.naming import path_part
     from assets.sync import Model, Part
+    from temporal_bridge.workflows.cancellation import raise_cancellation
     from temporal_bridge.workflows.failure_cause import FailureCause, failure_cause
     from temporal_bridge.workflows.step_inputs import SyncTimeouts
     from temporal_bridge.workflows.task_queues import WorkerRole, role_queue
@@ -137,6 +138,7 @@ class KnowledgeSourceWorkflow:
             fold = FoldInput(work=run.work, generation=run.generation, batches=tuple(batches), gone_part=plan.gone_part)
             tables = await self._step("fold_knowledge", fold, FoldResult)
         if plan.more and not self._stopped and run.generation + 1 < MAX_GENERATIONS:
+            raise_cancellation()  # the next generation would know nothing of it
             workflow.continue_as_new(
                 SourceRun(work=run.work, generation=run.generation + 1, totals=self._totals, tables=tables)
             )
@@ -246,6 +248,8 @@ class KnowledgeSourceWorkflow:
         )
 
     async def _step(self, step: str, argument: Model, result_type: type[Result]) -> Result:
+        if step != "record_knowledge":
+            raise_cancellation()
         limits = LIMITS[step]
         result: Any = await workflow.execute_activity(
             step,

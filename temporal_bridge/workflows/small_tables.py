@@ -13,6 +13,7 @@ from temporalio.workflow import ActivityCancellationType
 
 with workflow.unsafe.imports_passed_through():
     from assets.sync import TableResult, TableSync, Together
+    from temporal_bridge.workflows.cancellation import raise_cancellation
     from temporal_bridge.workflows.step_inputs import SyncTimeouts, TogetherInput
     from temporal_bridge.workflows.task_queues import role_queue
 
@@ -65,6 +66,7 @@ class SmallTables:
 
     async def _step(self, step: str, works: Sequence[TableSync]) -> Together:
         """One step for all of ``works``. Where it fails as a whole, each is left to a workflow of its own."""
+        raise_cancellation()
         try:
             done: Together = await workflow.execute_activity(
                 step,

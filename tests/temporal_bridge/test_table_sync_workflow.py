@@ -132,6 +132,15 @@ def test_a_cancel_stops_the_extract_and_closes_the_run_as_cancelled(
     assert caught.value.status == "cancelled"
 
 
+def test_a_cancel_at_any_moment_of_the_start_ends_the_sync(
+    client: TemporalClient, worker: WorkerProcess, steps: RecordedSteps, task_queue: str
+) -> None:
+    for moment in range(8):
+        run = start(client, table_work("public.waiting"), task_queue)
+        time.sleep(0.03 * moment)
+        assert client.cancel_and_wait(run, 15) == "cancelled"
+
+
 def test_a_result_that_no_payload_holds_is_refused_at_once(
     client: TemporalClient, worker: WorkerProcess, steps: RecordedSteps, task_queue: str
 ) -> None:
