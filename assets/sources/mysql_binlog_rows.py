@@ -452,7 +452,7 @@ def _strings(values: Values, logged: LoggedColumn, convert: Convert) -> tuple[pa
         return _each(array, lambda v: inet_text(v.ljust(width, b"\0")).encode()), None
     if logged.column.rule == "bytes":
         if name == "binary":  # the log leaves zeros at the end out
-            width = logged.size or 1
+            width = logged.size  # 0 of BINARY(0)
             array = _each(array, lambda v: v.ljust(width, b"\0"))
         return array, None
     if logged.column.rule == "converted" or logged.charset == "latin1":
