@@ -179,6 +179,8 @@ class _Evaluation:
         values = self._batch.column(_column(node.this))
         if isinstance(node, exp.Is):
             return pc.is_null(values)
+        if isinstance(node, exp.Between | exp.LT | exp.LTE | exp.GT | exp.GTE):
+            self._require_order(node, values.type)
         if isinstance(node, exp.Between):
             above = pc.greater_equal(values, self._scalar(node.args["low"], values.type))
             return pc.and_kleene(above, pc.less_equal(values, self._scalar(node.args["high"], values.type)))
@@ -196,6 +198,20 @@ class _Evaluation:
             exp.GTE: pc.greater_equal,
         }[type(node)]
         return compare(values, self._scalar(node.expression, values.type))
+
+    @staticmethod
+    def _require_order(node: exp.Expr, kind: pa.DataType) -> None:
+        """Text has another order than the numbers that it may hold."""
+        import pyarrow as pa
+        from sqlglot import exp
+
+        name = _column(node.this)
+        literals = [node.args["low"], node.args["high"]] if isinstance(node, exp.Between) else [node.expression]
+        if pa.types.is_string(kind) and not all(isinstance(_literal(item), str) for item in literals):
+            raise ConfigurationError(
+                f"column {name} is text, and the row filter compares its order with a number.",
+                remedy=f"Compare it with a text ({name} >= '10'), or for equality only.",
+            )
 
     def _scalar(self, node: Any, kind: pa.DataType) -> Any:
         import pyarrow as pa

@@ -36,7 +36,10 @@ class ColumnChange:
             return f"column {old.name} is now called {new.name}"
         if self.kind == "replaced":
             return f"column {new.name} was dropped and added again ({old.source_type}, now {new.source_type})"
-        return f"column {new.name} was {old.source_type} and is now {new.source_type}"
+        before, after = (old.source_type, new.source_type)
+        if before == after:  # the types of a JSON value have no names of their own
+            before, after = old.arrow_type, new.arrow_type
+        return f"column {new.name} was {before} and is now {after}"
 
 
 def widens(old: str, new: str) -> bool:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from assets.column_protection import ColumnProtection
+from assets.errors import ConfigurationError
 from assets.quarantine import Misfits, convert
 from assets.row_filter import RowFilter, range_filter
 from assets.sources.interface import OBJECT_COLUMNS, UNFIT_COLUMN, Connector, TableRead
@@ -107,6 +108,10 @@ class ShapedSource:
             found = found.model_copy(update={"statements": (*found.statements, filled)})
         return found
 
+    def of(self, read: TableRead, plan: WindowPlan) -> ShapedRead:
+        """An open read in this shape."""
+        return self._shaped(read, plan.table, plan.key)
+
     @contextmanager
     def open_verify(self, table: SourceTable, columns: Sequence[str] | None = None) -> Iterator[ShapedRead]:
         """``table`` is what ``table()`` returned."""
@@ -129,8 +134,12 @@ class ShapedSource:
     ) -> ShapedRead:
         found = read.columns or table.columns
         names = list(columns) if columns is not None else [c.name for c in chosen_columns(self._shape, found)]
-        converts = self._shape.converts
-        return ShapedRead(self, read, table, names, key, converts, self._own_filter(table), self._protection)
+        converts, own = self._shape.converts, self._own_filter(table)
+        if own and (unknown := [name for name in own.columns if name not in read.schema.names]):
+            raise ConfigurationError(
+                f"the row filter's column {unknown[0]} is in none of the rows that were read", where=table.name
+            )
+        return ShapedRead(self, read, table, names, key, converts, own, self._protection)
 
 
 class ShapedRead:
@@ -212,5 +221,7 @@ class ShapedRead:
                 batch = self._protection.batch(batch)
             if self._converts:
                 batch = convert(batch, self._converts, self._key, self.misfits)
+            if self._filter or self._converts:
+                self._read.stores(batch)
             if batch.num_rows:
                 yield batch

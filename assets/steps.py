@@ -37,6 +37,7 @@ from assets.sync import (
     WindowPlan,
 )
 from assets.table_reshape import follow_source
+from assets.table_shape import drift_of_reading
 from assets.unchanged_rows import changes_only
 from assets.window_choice import WindowChoice, choose_window, refuse_what_cannot_be_done
 
@@ -207,39 +208,56 @@ class SyncSteps:
             return self._written(extract_changes(self, work, plan, attempt, progress))
         source = self.shaped(work.connector, plan.shape)
         with source.open_read(plan, self._loaded_objects(work, plan), progress) as shaped:
-            read = shaped.read
-            rows = BronzeRows(shaped.schema, plan.tag, read.position)
-            silver = self._silver(work, shaped.columns, plan.shape)
-            with changes_only(self.lakehouse, silver, plan, shaped, self.settings) as changes:
-                try:
-                    staged = self._stage(work, plan, rows, shaped, changes(shaped.batches()), attempt, progress)
-                except CarefulReadNeeded:
-                    careful = changes(shaped.careful_batches())
-                    staged = self._stage(work, plan, rows, shaped, careful, attempt, progress)
-            deleted: tuple[Part, ...] = ()
-            if plan.mode == "incremental" and not plan.backfill:
-                known = shaped.deleted_keys(work.deletes == "keys")
-                if known is not None:
-                    deleted = self._stage_known_deletes(work, known, rows, attempt, progress)
-                elif work.deletes == "keys":
-                    deleted = self._stage_deletes(work, plan, shaped, rows, attempt, progress)
-            filled = self._stage_fills(work, plan, source, rows, attempt, progress) if plan.shape.filled else ()
-            found = {
-                "parts": staged.parts,
-                "deletes": deleted,
-                "fills": filled,
-                "quarantined": staged.quarantined,
-                "rows_read": sum(part.rows for part in staged.parts),
-                "rows_deleted": sum(part.rows for part in deleted),
-                "rows_filled": sum(part.rows for part in filled),
-                "rows_quarantined": staged.rows_quarantined,
-                "future_rows": read.future_rows,
-                "unfit_values": read.unfit_values,
-                "bytes_read": staged.size,
-                "reader": read.reader,
-                "source_rows": None if plan.backfill else shaped.source_rows(),
-            }
-            return self.write_manifest(work, plan, read, attempt, found)
+            told = drift_of_reading(work, plan, shaped.read.columns) if shaped.read.columns else plan
+            if told is not plan and told.mode == plan.mode:
+                source = self.shaped(work.connector, told.shape)
+                shaped = source.of(shaped.read, told)
+            if told.mode == plan.mode:
+                return self._extracted(work, told, source, shaped, attempt, progress)
+        return self.extract(work, told, attempt, progress)
+
+    def _extracted(
+        self,
+        work: TableSync,
+        plan: WindowPlan,
+        source: ShapedSource,
+        shaped: ShapedRead,
+        attempt: int,
+        progress: Progress,
+    ) -> str:
+        read = shaped.read
+        rows = BronzeRows(shaped.schema, plan.tag, read.position)
+        silver = self._silver(work, shaped.columns, plan.shape)
+        with changes_only(self.lakehouse, silver, plan, shaped, self.settings) as changes:
+            try:
+                staged = self._stage(work, plan, rows, shaped, changes(shaped.batches()), attempt, progress)
+            except CarefulReadNeeded:
+                careful = changes(shaped.careful_batches())
+                staged = self._stage(work, plan, rows, shaped, careful, attempt, progress)
+        deleted: tuple[Part, ...] = ()
+        if plan.mode == "incremental" and not plan.backfill:
+            known = shaped.deleted_keys(work.deletes == "keys")
+            if known is not None:
+                deleted = self._stage_known_deletes(work, known, rows, attempt, progress)
+            elif work.deletes == "keys":
+                deleted = self._stage_deletes(work, plan, shaped, rows, attempt, progress)
+        filled = self._stage_fills(work, plan, source, rows, attempt, progress) if plan.shape.filled else ()
+        found = {
+            "parts": staged.parts,
+            "deletes": deleted,
+            "fills": filled,
+            "quarantined": staged.quarantined,
+            "rows_read": sum(part.rows for part in staged.parts),
+            "rows_deleted": sum(part.rows for part in deleted),
+            "rows_filled": sum(part.rows for part in filled),
+            "rows_quarantined": staged.rows_quarantined,
+            "future_rows": read.future_rows,
+            "unfit_values": read.unfit_values,
+            "bytes_read": staged.size,
+            "reader": read.reader,
+            "source_rows": None if plan.backfill else shaped.source_rows(),
+        }
+        return self.write_manifest(work, plan, read, attempt, found)
 
     def write_manifest(
         self, work: TableSync, plan: WindowPlan, read: TableRead, attempt: int, found: dict[str, Any]
@@ -349,9 +367,12 @@ class SyncSteps:
         if plan.table.tracks != "objects" or plan.mode == "full":
             return None
         bronze = TableId(layer="bronze", connector=work.connector, table=work.table)
+        columns = [*OBJECT_COLUMNS, OP, POSITION]
+        if plan.shape.row_filter or plan.shape.converts:  # not every row of an object is stored
+            columns += plan.key
 
         def loaded() -> Iterator[pa.RecordBatch]:
-            with self.lakehouse.scan(bronze, [*OBJECT_COLUMNS, OP, POSITION], live=False) as rows:
+            with self.lakehouse.scan(bronze, list(dict.fromkeys(columns)), live=False) as rows:
                 yield from rows
 
         return loaded

@@ -9,7 +9,7 @@ from assets.errors import SchemaDriftError, UnsupportedTableError
 from assets.row_filter import RowFilter
 from assets.schema_drift import ColumnChange, column_changes
 from assets.shaped_read import chosen_columns
-from assets.sync import Column, ColumnChoice, SourceTable, TableShape, TableSync, Watermark
+from assets.sync import Column, ColumnChoice, SourceTable, TableShape, TableSync, Watermark, WindowPlan
 
 
 @dataclass
@@ -71,6 +71,39 @@ def decide_shape(
     _drifted(decision, work, table, changes, where)
     decision.mended = _mended(previous, before, decision, renamed)
     return decision
+
+
+def drift_of_reading(work: TableSync, plan: WindowPlan, columns: Sequence[Column]) -> WindowPlan:
+    """The plan after a read told the table's columns, under the table's policy: for sources that tell them no earlier.
+
+    Where the stored type cannot take what came, and the policy is to follow, the returned plan reads in full. A column
+    that is in no row of a read is a dropped one; it is followed again when it comes back.
+
+    Raises:
+        SchemaDriftError: the policy refuses what changed, or versions are kept under the earlier type.
+    """
+    stored = plan.previous.shape if plan.previous else None
+    if work.reset or stored is None or not stored.seen:
+        return plan
+    where = f"{work.connector}/{work.table}"
+    changes = column_changes(stored.seen, columns, stored.columns)
+    back = {c.name: c for c in stored.kept}
+    changes = [
+        ColumnChange("changed", back[c.new.name], c.new)
+        if c.kind == "added" and c.new and c.new.name in back and back[c.new.name].arrow_type != c.new.arrow_type
+        else c
+        for c in changes
+    ]
+    decision = ShapeDecision(shape=plan.shape)
+    _drifted(decision, work, plan.table.model_copy(update={"columns": tuple(columns)}), changes, where)
+    widened = "; ".join(c.text for c in changes if c.kind == "widened" and c.new in decision.retype)
+    if widened:
+        _require_no_history(decision.shape, work, widened, where)
+    full = "; ".join(filter(None, [decision.full, widened]))
+    update: dict[str, object] = {"shape": decision.shape, "drift": decision.drift}
+    if full and plan.mode != "full":
+        update |= {"mode": "full", "low": None, "reason": "; ".join(filter(None, [plan.reason, full]))}
+    return plan.model_copy(update=update)
 
 
 def _mended(
@@ -245,4 +278,4 @@ def _renamed_shape(shape: TableShape, names: dict[str, str]) -> TableShape:
     )
 
 
-__all__ = ["ShapeDecision", "decide_shape"]
+__all__ = ["ShapeDecision", "decide_shape", "drift_of_reading"]

@@ -88,6 +88,10 @@ class TableRead(ABC):
         """
         return None
 
+    def stores(self, batch: pa.RecordBatch) -> None:
+        """Told of what is stored of ``batches()`` where a filter or a type leaves rows out, key columns among it."""
+        return None
+
     @abstractmethod
     def source_rows(self) -> int | None:
         """Count ALL live rows in the same snapshot; None where the source cannot tell without reading them."""

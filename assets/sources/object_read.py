@@ -6,14 +6,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from assets.arrow_compute import arrow_compute
+from assets.bronze import UPSERT
 from assets.errors import SourceUnreachableError, WatermarkError
 from assets.lakehouse.interface import OP, POSITION
-from assets.sources.file_reading import FILE, ROW, VERSION, TableFile
+from assets.sources.file_reading import FILE, ROW, TableFile
 from assets.sources.file_tables import FileTable
 from assets.sources.interface import BATCH_ROWS, UNFIT_COLUMN, TableRead
+from assets.sources.loaded_files import LoadedFiles, mark_rows
 from assets.sources.newest_rows import NewestRows
 from assets.sources.object_files import KEY, ObjectFilesConnector, digest_of
 from assets.sources.object_store import WHOLE_BYTES, ObjectChangedError
@@ -27,47 +29,6 @@ READ_AHEAD = 3
 """Files that are fetched and decoded while another is staged."""
 CHANGES = 3
 """How often one file may be overwritten while it is read."""
-
-
-@dataclass
-class LoadedFiles:
-    """What a Bronze table holds: of each file the version loaded last, its rows, and whether it was deleted."""
-
-    version: dict[str, str] = field(default_factory=dict)
-    rows: dict[str, int] = field(default_factory=dict)
-    gone: set[str] = field(default_factory=set)
-
-    @classmethod
-    def of_bronze(cls, batches: Iterator[pa.RecordBatch]) -> LoadedFiles:
-        """From the columns file, version, operation and position. Memory follows the number of files."""
-        import pyarrow as pa
-
-        counts: dict[tuple[str, str, int], int] = {}
-        deleted: dict[str, int] = {}
-        for batch in batches:
-            grouped = (
-                pa.Table.from_batches([batch]).group_by([FILE, VERSION, OP, POSITION]).aggregate([([], "count_all")])
-            )
-            for row in grouped.to_pylist():
-                file, position = row[FILE], row[POSITION]
-                if file is None:
-                    continue  # a delete under the user's own key
-                if row[OP] == "d":
-                    deleted[file] = max(deleted.get(file, 0), position)
-                else:
-                    loaded = (file, row[VERSION], position)
-                    counts[loaded] = counts.get(loaded, 0) + row["count_all"]
-        found = cls()
-        newest: dict[str, int] = {}
-        for (file, version, position), count in counts.items():
-            if position >= newest.get(file, -1):
-                newest[file] = position
-                found.version[file], found.rows[file] = version, count
-        found.gone = {file for file, position in deleted.items() if position > newest.get(file, -1)}
-        return found
-
-    def live(self) -> set[str]:
-        return self.version.keys() - self.gone
 
 
 class FileRows(TableRead):
@@ -206,8 +167,11 @@ class ObjectRead(FileRows):
         self._read: list[TableFile] = []
         self._facts_rows: dict[str, int] = {}
         self._loaded = LoadedFiles()
+        self._bronze = loaded
         self._whole_table = plan.mode == "full"
         self._unchanged = self._pending = False
+        self._partial = bool(plan.table.row_filter or plan.shape.converts)
+        self._stored: dict[str, bytearray] = {}  # rows of replaced files that are stored again, one bit each
         self._rows = 0
         if self._previous:
             self._continue(self._previous, loaded)
@@ -287,17 +251,47 @@ class ObjectRead(FileRows):
             return iter(())
         rows = self._rows_now()
         now = self._settled()
+        live = self._loaded.live()
         surplus = [
-            (key, rows[key], self._loaded.rows[key])
+            (key, rows[key], self._loaded.past[key])
             for key, file in now.items()
-            if file and key in self._loaded.live() and rows[key] < self._loaded.rows[key]
+            if file and key in live and (self._partial or rows[key] < self._loaded.past[key])
         ]
         missing = sorted(self._missing(now))
         if missing and not asked:
             self._pending = True
         if asked:
-            surplus += [(key, 0, self._loaded.rows[key]) for key in missing]
-        return self._key_batches(surplus)
+            surplus += [(key, 0, self._loaded.past[key]) for key in missing]
+        return self._left_rows([key for key, _, _ in surplus]) if self._partial else self._key_batches(surplus)
+
+    def stores(self, batch: pa.RecordBatch) -> None:
+        """Where rows are left out, a replaced file's rows may be gone in its middle, too."""
+        if self._partial and not self.own_key and self._previous is not None:
+            mark_rows(self._stored, batch, self._loaded.past)
+
+    def _left_rows(self, files: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Rows of these files that Bronze holds of their last version and this read does not store again."""
+        import numpy as np
+        import pyarrow as pa
+
+        if not files or self._bronze is None:
+            return
+        past = {file: self._loaded.past[file] for file in files}
+        before: dict[str, bytearray] = {}
+        pc = arrow_compute()
+        positions = self._loaded.position
+        for batch in self._bronze():
+            rows = batch.filter(pc.equal(batch.column(OP), UPSERT))
+            newest = [positions.get(file, -1) for file in rows.column(FILE).to_pylist()]
+            mark_rows(before, rows.filter(pc.equal(rows.column(POSITION), pa.array(newest, pa.int64()))), past)
+        for file in files:
+            held = np.frombuffer(before.get(file, b""), np.uint8)
+            again = np.frombuffer(self._stored.get(file, bytes(len(held))), np.uint8)
+            gone = np.flatnonzero(np.unpackbits(held & ~again, bitorder="little")).astype(np.int64)
+            for start in range(0, len(gone), BATCH_ROWS):
+                numbers = pa.array(gone[start : start + BATCH_ROWS])
+                columns = {FILE: pa.repeat(pa.scalar(file), len(numbers)), ROW: numbers}
+                yield pa.RecordBatch.from_arrays([columns[name] for name in self._key], names=list(self._key))
 
     def _missing(self, now: dict[str, TableFile | None]) -> set[str]:
         present = {file.found.key for file in self._listed} - {key for key, file in now.items() if file is None}

@@ -147,3 +147,26 @@ def test_int96_timestamps_keep_every_nanosecond_beside_the_column(bucket: Bucket
         (2, None, None, None),
     ]
     assert bucket.installation.verify("files.t").equal
+
+
+def test_an_overwritten_object_of_a_filtered_table_leaves_no_row_of_its_earlier_version(bucket: Bucket) -> None:
+    lake = bucket.installation
+    bucket.put("orders/a.parquet", pa.table({"id": list(range(10)), "v": [0, 1] * 5}))
+    bucket.put("orders/b.parquet", pa.table({"id": [20, 21, 22], "v": [0, 0, 1]}))
+    first = lake.sync("files.orders", row_filter="v = 1")
+    assert (first.rows_silver, first.equal) == (5 + 1, True)
+
+    bucket.put("orders/a.parquet", pa.table({"id": list(range(8)), "v": [1, 0, 1, 1, 0, 0, 0, 0]}))
+    second = lake.sync("files.orders")
+    assert (second.mode, second.rows_read, second.rows_deleted) == ("incremental", 3, 4)
+    assert lake.silver("files.orders", "_row", "id") == [(0, 0), (2, 2), (2, 22), (3, 3)]
+    assert lake.verify("files.orders").equal
+
+    bucket.delete("orders/b.parquet")
+    bucket.put("orders/a.parquet", pa.table({"id": [0], "v": [0]}))
+    lake.sync("files.orders", deletes="keys")
+    assert lake.silver("files.orders", "id") == []
+    assert lake.verify("files.orders").equal
+    bucket.put("orders/a.parquet", pa.table({"id": [0, 1], "v": [0, 1]}))
+    lake.sync("files.orders")
+    assert lake.silver("files.orders", "id") == [(1,)]
