@@ -33,7 +33,7 @@ class ColumnFill(ScratchDatabase):
         keys = [f"{quoted(name)} AS k{i}" for i, name in enumerate(key)]
         values = [f"{quoted(name)} AS v{i}" for i, name in enumerate(columns.names)]
         self._select = f"SELECT {', '.join([*keys, *values])} FROM incoming"
-        self._keys = f"SELECT row, {', '.join(keys)} FROM incoming"
+        self._keys = f"SELECT _headrace_row AS row, {', '.join(keys)} FROM incoming"
         self._db.register("incoming", self._wanted.empty_table())
         self._db.execute(f"CREATE TABLE fills AS {self._select}")
 
@@ -52,7 +52,7 @@ class ColumnFill(ScratchDatabase):
         values = ", ".join(f"f.v{i} AS v{i}" for i in range(len(self._columns)))
         for batch in batches:
             keys = pa.Table.from_batches([batch.select(self._key)])
-            keys = keys.append_column("row", pa.array(range(batch.num_rows), pa.int64()))
+            keys = keys.append_column("_headrace_row", pa.array(range(batch.num_rows), pa.int64()))
             self._db.register("incoming", keys)
             query = f"SELECT {values} FROM ({self._keys}) i LEFT JOIN fills f ON {same} ORDER BY i.row"
             found = self._db.execute(query).to_arrow_table()

@@ -91,10 +91,30 @@ class RowFilter:
         """As SQL of a sqlglot dialect: identifiers quoted, literals escaped by it. Put it into brackets."""
         return self._expression.sql(dialect=dialect, identify=True, comments=False)
 
+    def parts(self) -> list[exp.Expr]:
+        """The conditions that all have to hold."""
+        from sqlglot import exp
+
+        whole = self._expression.unnest()
+        return list(whole.flatten()) if isinstance(whole, exp.And) else [whole]
+
+    @staticmethod
+    def value_of(node: exp.Expr) -> str | Decimal | int | bool:
+        """A literal's value."""
+        return _literal(node)
+
     def mask(self, batch: pa.RecordBatch) -> pa.Array:
         """Which rows of the batch pass; a comparison with NULL passes nothing, as in SQL."""
-        pc = arrow_compute()
-        return pc.fill_null(_Evaluation(batch).of(self._expression), False)
+        import pyarrow as pa
+
+        try:
+            return arrow_compute().fill_null(_Evaluation(batch).of(self._expression), False)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
+            kinds = ", ".join(f"{name}: {batch.schema.field(name).type}" for name in self.columns)
+            raise ConfigurationError(
+                f"the row filter compares what has no comparison ({kinds}): {str(error).splitlines()[0][:200]}",
+                remedy=_HELP,
+            ) from None
 
 
 def _refuse(node: Any) -> ConfigurationError:
@@ -217,6 +237,8 @@ class _Evaluation:
         import pyarrow as pa
 
         value = _literal(node)
+        if isinstance(value, bool) and pa.types.is_integer(kind):  # MySQL's booleans are small integers
+            value = int(value)
         try:
             if pa.types.is_timestamp(kind) and isinstance(value, str):
                 moment = pa.scalar(value).cast(pa.timestamp("us"))

@@ -60,8 +60,10 @@ class VersionChanges(ScratchDatabase):
         import pyarrow as pa
 
         table = pa.Table.from_batches([fit(batch.select(self._compared.names), self._compared)])
-        table = table.append_column("row", pa.array(range(self._rows, self._rows + batch.num_rows), pa.int64()))
-        self._insert("fresh", f"row, {self._columns}", table)
+        table = table.append_column(
+            "_headrace_row", pa.array(range(self._rows, self._rows + batch.num_rows), pa.int64())
+        )
+        self._insert("fresh", f"_headrace_row, {self._columns}", table)
         self._rows += batch.num_rows
 
     def add_left(self, batch: pa.RecordBatch) -> None:
@@ -141,9 +143,9 @@ class VersionChanges(ScratchDatabase):
             return
         for batch in batches:
             table = pa.Table.from_batches([fit(batch.select(self._key), self._key_schema)])
-            table = table.append_column("row", pa.array(range(batch.num_rows), pa.int64()))
+            table = table.append_column("_headrace_row", pa.array(range(batch.num_rows), pa.int64()))
             self._db.register("incoming", table)
-            keys = f"(SELECT row, {self._named} FROM incoming)"
+            keys = f"(SELECT _headrace_row AS row, {self._named} FROM incoming)"
             query = f"SELECT row FROM {keys} i SEMI JOIN closing c ON {same} ORDER BY row"
             (indices,) = self._db.execute(query).fetchnumpy().values()
             self._db.unregister("incoming")

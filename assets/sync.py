@@ -133,6 +133,7 @@ class SourceTable(Model):
     estimated_rows: int | None = None
     estimated_bytes: int | None = None
     refusal: str | None = Field(default=None, description="why this table cannot be synced, if it cannot")
+    left_out: tuple[str, ...] = Field(default=(), description="columns that no table holds, with their types: not read")
     row_filter: str = Field(default="", description="only these rows: ``assets.row_filter``; set for a read")
 
     @property

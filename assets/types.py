@@ -234,7 +234,7 @@ SNOWFLAKE_TEXT = (
     ("DECFLOAT", "38 digits with an exponent of their own"),
     ("UUID, INTERVAL, every other type", "as the server casts them to VARCHAR"),
 )
-SNOWFLAKE_REFUSED = frozenset(["FILE", "UNSTRUCTURED"])
+SNOWFLAKE_LEFT_OUT = frozenset(["FILE", "UNSTRUCTURED"])
 _SNOWFLAKE = {rule.source: rule for rule in SNOWFLAKE}
 
 
@@ -361,7 +361,8 @@ def types_page() -> str:
         "|---|---|---|",
         *(f"| `{rule.source}` | {rule.becomes} | {rule.why} |" for rule in SNOWFLAKE),
         *(f"| {names} | string | {why} |" for names, why in SNOWFLAKE_TEXT),
-        "| FILE | the table is refused | what it names lies in a stage |",
+        "| FILE | the column is not read; each run's `reason` names it | it refers to a file in a stage: a view may "
+        "show what of it is wanted (`FL_GET_RELATIVE_PATH`) |",
         "",
         "## Files: Parquet",
         "",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from assets.lakehouse.interface import Lakehouse
 from assets.row_comparison import RowComparison
+from assets.scratch_database import quoted
 from assets.settings import Settings
 from assets.shaped_read import ShapedRead
 from assets.silver import SilverTable
@@ -39,10 +40,14 @@ class UnchangedRows(RowComparison):
 
     def __init__(self, key: Sequence[str], schema: pa.Schema, *, memory_limit: str, scratch: Path) -> None:
         super().__init__(key, schema, memory_limit=memory_limit, scratch=scratch)
-        same = " AND ".join(f"{e} IS NOT DISTINCT FROM d.{k}" for e, k in zip(self._key_exprs, self._keys, strict=True))
+        # qualified: a column may have the name of the other side, or of one of its columns (d, h, k0)
+        same = " AND ".join(
+            f"i.{e} IS NOT DISTINCT FROM d.{k}" for e, k in zip(self._key_exprs, self._keys, strict=True)
+        )
+        hashed = f"hash({', '.join(f'i.{quoted(name)}' for name in schema.names)})"
         self._query = (
             f"SELECT i._headrace_row FROM incoming i WHERE NOT EXISTS "
-            f"(SELECT 1 FROM stored d WHERE {same} AND d.h = {self._hash}) ORDER BY 1"
+            f"(SELECT 1 FROM stored d WHERE {same} AND d.h = {hashed}) ORDER BY 1"
         )
 
     def load(self, lakehouse: Lakehouse, silver: SilverTable, cursor: str | None, low: str | None) -> None:

@@ -101,12 +101,13 @@ def choose_window(
     else:
         why_not_full = ""
     table = ShapedSource(source, shape, hash_key() if hashes else None).table(found)
+    not_read = f"not read: {', '.join(found.left_out[:10])}" if found.left_out else ""
     plan = WindowPlan(
         table=table,
         mode="full" if why else "incremental",
         key=shape.key,
         cursor=cursor,
-        reason=why or why_not_full,
+        reason="; ".join(filter(None, [why or why_not_full, not_read])),
         previous=previous,
         low=previous.value if previous and not why else None,
         shape=shape,

@@ -56,8 +56,12 @@ class MysqlRead(TableRead):
 
         self._connector, self._opened, self._table, self._facts = connector, opened, table, facts
         self._relation = f"{quoted(table.schema_name)}.{quoted(table.table_name)}"
-        self._where = "true"
         self._columns = columns
+        self._where = self._wanted = "true"
+        if table.row_filter:
+            from assets.sources.mysql_filter import server_condition
+
+            self._where = self._wanted = server_condition(table.row_filter, table.columns, opened.literal)
         fields = [pa.field(c.name, arrow_type(c.arrow_type)) for c in columns]
         self.schema = pa.schema([*fields, pa.field(UNFIT_COLUMN, pa.string())])
         self.position = facts["position"]
@@ -106,7 +110,7 @@ class MysqlRead(TableRead):
         conditions = [f"{cursor} >= {self._opened.literal(self.reread_low)}", f"{cursor} IS NULL"]
         if kind.startswith(("timestamp", "date")):
             conditions.append(f"{cursor} < '0001-01-01'")  # zero dates are another way to say NULL
-        self._where = f"({' OR '.join(conditions)})"
+        self._where = f"({' OR '.join(conditions)}) AND {self._wanted}"
 
     def fix_window(self, plan: WindowPlan, position: SnapshotPosition, kind: str | None) -> None:
         """Fix ``high`` in this snapshot: the greatest cursor that does not lie beyond the server's clock."""
@@ -176,7 +180,7 @@ class MysqlRead(TableRead):
         statements = [query]
         if keys:
             names = ", ".join(quoted(name) for name in plan.key)
-            statements.append(f"SELECT {names} FROM {self._relation} WHERE true")
+            statements.append(f"SELECT {names} FROM {self._relation} WHERE {self._wanted}")
         if self._facts["transactional"]:
             statements.append(f"SELECT count(*) FROM {self._relation}")
         return ReadEstimate(
@@ -196,7 +200,7 @@ class MysqlRead(TableRead):
         columns = [by_name[name] for name in self.key]
         fields = [pa.field(c.name, arrow_type(c.arrow_type)) for c in columns]
         parser = self._parser(columns, pa.schema([*fields, pa.field(UNFIT_COLUMN, pa.string())]))
-        where, self._where = self._where, "true"
+        where, self._where = self._where, self._wanted
         query = self._select(columns, checked=True)
         self._where = where
         for batch in text_batches(self._opened, query, columns, parser):

@@ -192,9 +192,10 @@ def open_snapshot_at(opened: pymysql.Connection[Any], where: str, config: MysqlC
         found = {name.lower(): value for name, value in status.items()}
         file, place = found["binlog_snapshot_file"], int(found["binlog_snapshot_position"])
         ((gtid,),) = rows(opened, "SELECT binlog_gtid_pos(%s, %s)", [file, place])
-        if gtid is None:
-            raise SourceUnreachableError("the binlog was purged while the sync began", where=where)
-        return LogPosition(gtid, file, place, True)
+        if gtid is not None:
+            return LogPosition(gtid, file, place, True)
+        rows(opened, "ROLLBACK")
+        return _quiet_snapshot(opened, where, config)
     for attempt in range(TRIES):
         file, place, _, _ = log_end(opened, where, config)
         before = executed(opened)
@@ -205,6 +206,28 @@ def open_snapshot_at(opened: pymysql.Connection[Any], where: str, config: MysqlC
             return LogPosition(before, file, place, exact)
         rows(opened, "ROLLBACK")
     raise AssertionError("unreachable")
+
+
+def _quiet_snapshot(opened: pymysql.Connection[Any], where: str, config: MysqlConfig) -> LogPosition:
+    """MariaDB's snapshot where ``binlog_gtid_pos`` knows no answer: it reads the file, and stops at an event that is
+    larger than ``max_allowed_packet`` (a row of 16 MiB). The newest GTID serves while nothing else is logged.
+    """
+    for _ in range(TRIES):
+        ((gtid,),) = rows(opened, "SELECT @@global.gtid_binlog_pos")
+        file, place, _, _ = log_end(opened, where, config)
+        rows(opened, _BEGIN)
+        status = {name.lower(): value for name, value in rows(opened, "SHOW STATUS LIKE 'binlog_snapshot_%'")}
+        ((after,),) = rows(opened, "SELECT @@global.gtid_binlog_pos")
+        here = (status["binlog_snapshot_file"], int(status["binlog_snapshot_position"]))
+        if gtid == after and here == (file, place):
+            return LogPosition(gtid, file, place, True)
+        rows(opened, "ROLLBACK")
+        time.sleep(SETTLING_SECONDS)
+    raise SourceUnreachableError(
+        "the server does not tell the GTID of a place in its binlog",
+        where=where,
+        remedy="Its newest file was purged, or holds a row larger than max_allowed_packet: FLUSH BINARY LOGS;",
+    )
 
 
 def first_position(

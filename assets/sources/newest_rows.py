@@ -28,10 +28,10 @@ class NewestRows(ScratchDatabase):
 
         numbers = pa.arange(self._rows, self._rows + batch.num_rows)
         arrays = [batch.column(batch.schema.get_field_index(name)) for name in self._names]
-        numbered = pa.Table.from_arrays([*arrays, numbers], names=[*self._names, "row number"])
+        numbered = pa.Table.from_arrays([*arrays, numbers], names=[*self._names, "_headrace_row"])
         self._db.register("incoming", numbered)
         verb = "INSERT INTO keys" if self._rows else "CREATE OR REPLACE TABLE keys AS"
-        self._db.execute(f'{verb} SELECT {self._columns}, "row number" AS "row number" FROM incoming')
+        self._db.execute(f"{verb} SELECT {self._columns}, _headrace_row FROM incoming")
         self._db.unregister("incoming")
         self._rows += batch.num_rows
 
@@ -40,7 +40,7 @@ class NewestRows(ScratchDatabase):
         if not self._rows:
             return 0
         self._db.execute(
-            f'CREATE TABLE IF NOT EXISTS winners AS SELECT max("row number") AS n FROM keys GROUP BY {self._columns}'
+            f"CREATE TABLE IF NOT EXISTS winners AS SELECT max(_headrace_row) AS n FROM keys GROUP BY {self._columns}"
         )
         row = self._db.execute("SELECT count(*) FROM winners").fetchone()
         return int(row[0]) if row else 0

@@ -11,7 +11,7 @@ from assets.sources.cursor_columns import CURSOR_NAMES
 from assets.sources.snowflake_connection import error_number, rows
 from assets.sources.snowflake_names import literal, natural, quoted, relation, split_table_name, table_name
 from assets.sync import Column, SourceTable
-from assets.types import SNOWFLAKE_REFUSED, snowflake_contract
+from assets.types import SNOWFLAKE_LEFT_OUT, snowflake_contract
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
@@ -173,9 +173,12 @@ def described_type(name: str, length: int | None, precision: int | None, scale: 
 def _table(row: Any, columns: Sequence[Any], key: tuple[str, ...]) -> SourceTable:
     schema, name, table_type, estimate, size, _ = row
     described = []
-    refused = []
+    left_out = []
     for column, data_type, length, precision, scale, digits, nullable in columns:
         type_name = data_type.upper()
+        if type_name in SNOWFLAKE_LEFT_OUT:
+            left_out.append(f"{natural(column)} ({data_type})")
+            continue
         kind, rule = snowflake_contract(type_name, precision, scale)
         described.append(
             Column(
@@ -186,15 +189,13 @@ def _table(row: Any, columns: Sequence[Any], key: tuple[str, ...]) -> SourceTabl
                 nullable=nullable == "YES",
             )
         )
-        if type_name in SNOWFLAKE_REFUSED:
-            refused.append(f"{natural(column)} ({data_type})")
     refusal = None
-    if not described:
+    if not described and left_out:
+        refusal = f"all columns are of a type that no table holds: {', '.join(left_out)}"
+    elif not described:
         refusal = "the table has no column that this role may read"
     elif reserved := [c.name for c in described if c.name.lower().startswith("_headrace_")]:
         refusal = f"columns named as Headrace's own: {', '.join(reserved)}"
-    elif refused:
-        refusal = f"columns of a type that no table holds: {', '.join(refused)}; a view without them can be synced"
     return SourceTable(
         name=table_name(schema, name),
         schema_name=schema,
@@ -209,4 +210,5 @@ def _table(row: Any, columns: Sequence[Any], key: tuple[str, ...]) -> SourceTabl
         estimated_rows=None if table_type == "VIEW" or estimate is None else int(estimate),
         estimated_bytes=None if size is None else int(size),
         refusal=refusal,
+        left_out=tuple(left_out),
     )

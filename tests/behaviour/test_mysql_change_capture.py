@@ -319,6 +319,22 @@ def test_a_log_that_was_purged_begun_anew_or_misconfigured_is_named(own_server: 
     assert synced(shop) == (0, 1)
 
 
+def test_a_row_larger_than_a_packet_ends_no_table_s_capture(own_server: MysqlInstallation) -> None:
+    shop = own_server
+    shop.execute(
+        "CREATE TABLE large (id int PRIMARY KEY, b longblob)",
+        "INSERT INTO large SELECT 1, repeat('b', 9000000)",
+        "UPDATE large SET b = concat(b, 'c')",  # both images: more than max_allowed_packet
+        "INSERT INTO t (id, name) VALUES (900001, 'after')",
+    )
+    assert synced(shop) == (1, 0)
+    table = shop.name("large")
+    assert shop.sync(table, mode="cdc").equal
+    shop.execute("UPDATE large SET b = concat(b, 'd')")
+    assert shop.sync(table, mode="cdc").rows_read == 1
+    assert shop.verify(table).equal
+
+
 def test_compressed_events_restarts_and_a_killed_server_lose_nothing(own_server: MysqlInstallation) -> None:
     shop = own_server
     shop.execute("SET GLOBAL log_bin_compress = ON", "SET GLOBAL log_bin_compress_min_len = 10")

@@ -18,8 +18,9 @@ from assets.sources.snowflake_arrow import ArrowParser, selected
 from assets.sources.snowflake_catalogue import _table
 from assets.sources.snowflake_connection import SnowflakeConfig
 from assets.sources.snowflake_names import exact, natural, split_table_name, table_name
-from assets.sync import Column, WindowPlan
+from assets.sync import Column, TableSync, WindowPlan
 from assets.types import arrow_type, snowflake_contract
+from assets.window_choice import choose_window
 from tests.servers.snowflake_server import SnowflakeServer
 
 # (type, value as SQL, what Bronze holds)
@@ -134,11 +135,17 @@ def test_each_type_has_a_declared_result_and_selection(
     assert snowflake_contract(name, precision, scale)[0] == becomes
 
 
-def test_a_table_with_a_type_that_no_table_holds_is_refused_by_name() -> None:
+def test_a_column_of_a_type_that_no_table_holds_is_left_out_by_name() -> None:
     row = ("PUBLIC", "T", "BASE TABLE", 0, 0, None)
-    table = _table(row, [("PICTURE", "FILE", None, None, None, None, "YES")], ())
-    assert table.refusal is not None
-    assert "picture (FILE)" in table.refusal
+    picture = ("PICTURE", "FILE", None, None, None, None, "YES")
+    table = _table(row, [("ID", "NUMBER", None, 9, 0, None, "NO"), picture], ())
+    assert ([c.name for c in table.columns], table.left_out, table.refusal) == (["id"], ("picture (FILE)",), None)
+    work = TableSync(connector="c", table=table.name, run_group="g")
+    choice = choose_window(work, SnowflakeConnector("c", None), table, None, bytes)
+    assert choice.plan.reason.endswith("not read: picture (FILE)")
+    alone = _table(row, [picture], ())
+    assert alone.refusal is not None
+    assert "picture (FILE)" in alone.refusal
 
 
 def parsed(kind: str, values: pa.Array, key: tuple[str, ...] = ()) -> list[Any]:
