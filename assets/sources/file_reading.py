@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.errors import HeadraceError, SourceAccessError
@@ -80,14 +81,21 @@ class TableFile:
             return ObjectFacts(*csv_facts(self._csv()))  # type: ignore[arg-type]
         return ObjectFacts(*json_facts(self._rows()))  # type: ignore[arg-type]
 
-    def batches(self, columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:
-        """All rows: file, row number and version, the given data columns, the misfits' column."""
+    def batches(
+        self, columns: Sequence[Column], *, again: bool = False, scratch: Path | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """All rows: file, row number and version, the given data columns, the misfits' column.
+
+        Args:
+            again: for a comparison: by another decoder than that of a sync, where there is one.
+            scratch: folder for what such a decoder needs on disk.
+        """
         import pyarrow as pa
 
         data = [c for c in columns if c.name not in (FILE, ROW, VERSION)]
         schema = pa.schema([*((c.name, arrow_type(c.arrow_type)) for c in columns), (UNFIT_COLUMN, pa.string())])
         row = 0
-        for count, arrays, misfits in self._pieces(data):
+        for count, arrays, misfits in (again and self._pieces_again(data, scratch)) or self._pieces(data):
             made = {
                 FILE: lambda n: pa.repeat(pa.scalar(self.found.key), n),
                 VERSION: lambda n: pa.repeat(pa.scalar(self.found.version), n),
@@ -109,6 +117,20 @@ class TableFile:
         else:
             for chunk in chunked(self._rows()):
                 yield len(chunk), *json_columns(chunk, columns)
+
+    def _pieces_again(
+        self, columns: Sequence[Column], scratch: Path | None
+    ) -> Iterator[tuple[int, list[pa.Array], list[dict[str, str]] | None]] | None:
+        from assets.sources.duckdb_parquet import duckdb_pieces, serves
+
+        if self.kind != "parquet":
+            return None
+        with self._parquet(self._footer()) as file:
+            schema = file.schema_arrow
+            self._require_unique(schema.names)
+            if not serves(schema, columns, int96_columns(file)):
+                return None
+        return duckdb_pieces(self._open, schema.names, columns, scratch, self.where)
 
     # formats
 

@@ -82,10 +82,13 @@ class FileRows(TableRead):
                     if future:
                         future.cancel()
 
+    def _rows_in(self, file: TableFile, columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:
+        return file.batches(columns)
+
     def _whole(self, file: TableFile, columns: Sequence[Column]) -> list[pa.RecordBatch]:
         for _ in range(CHANGES):
             try:
-                return list(file.batches(columns))
+                return list(self._rows_in(file, columns))
             except ObjectChangedError:
                 newer = self._now(file)
                 if newer is None:
@@ -97,7 +100,7 @@ class FileRows(TableRead):
         for _ in range(CHANGES):
             yielded = False
             try:
-                for batch in file.batches(columns):
+                for batch in self._rows_in(file, columns):
                     yielded = True
                     yield batch
                 return
@@ -349,7 +352,7 @@ class ObjectRead(FileRows):
 
 
 class VerifyRead(FileRows):
-    """All rows as they are now."""
+    """All rows as they are now; whole rows by another decoder than that of a sync, where there is one."""
 
     def __init__(
         self,
@@ -362,6 +365,11 @@ class VerifyRead(FileRows):
         wanted = described.columns if columns is None else [c for c in described.columns if c.name in columns]
         super().__init__(connector, wanted, described.primary_key)
         self._files, self._described = files, described
+        self._again = columns is None
+
+    def _rows_in(self, file: TableFile, columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:
+        home = self._connector.home
+        return file.batches(columns, again=self._again, scratch=home / "scratch" if home else None)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         if not self.own_key:

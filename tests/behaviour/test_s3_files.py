@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import io
-from datetime import datetime
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from assets.sources.file_reading import TableFile
 from tests.behaviour.source_installation import SourceInstallation
 from tests.servers.s3_server import S3Server
 
@@ -170,3 +172,34 @@ def test_an_overwritten_object_of_a_filtered_table_leaves_no_row_of_its_earlier_
     bucket.put("orders/a.parquet", pa.table({"id": [0, 1], "v": [0, 1]}))
     lake.sync("files.orders")
     assert lake.silver("files.orders", "id") == [(1,)]
+
+
+def test_values_are_verified_through_another_decoder_than_that_of_the_sync(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = bucket.installation
+    columns: dict[str, pa.Array] = {
+        "i8": pa.array([-128, None, 127], pa.int8()),
+        "u64": pa.array([0, None, 2**64 - 1], pa.uint64()),
+        "d": pa.array([Decimal("-0.01"), None, Decimal("9" * 36 + ".99")], pa.decimal128(38, 2)),
+        "f": pa.array([float("nan"), -0.0, float("inf")], pa.float32()),
+        "s": pa.array(["", None, "é\0🚰"]),
+        "b": pa.array([b"", None, b"\0\xff"]),
+        "day": pa.array([date(1, 1, 1), None, date(9999, 12, 31)]),
+        "at": pa.array([datetime(1, 1, 1), None, datetime(9999, 12, 31, 23, 59, 59, 999999)], pa.timestamp("us")),
+        "utc": pa.array([datetime(1969, 12, 31), None, datetime(2024, 2, 29)], pa.timestamp("us", tz="UTC")),
+    }
+    bucket.put("plain/a.parquet", pa.table(columns))
+    bucket.put("plain/b.parquet", pa.table({"i8": pa.array(range(100_000), pa.int32())}))
+    bucket.put("nested/a.parquet", pa.table({"l": [[1, 2], None], "ns": pa.array([1, 2], pa.timestamp("ns"))}))
+    assert lake.sync("files.plain").equal
+    assert lake.sync("files.nested").equal
+
+    def refused(*_: Any, **__: Any) -> Any:
+        raise AssertionError("the decoder of a sync")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TableFile, "_parquet_pieces", refused)
+        compared = lake.verify("files.plain")
+        assert (compared.equal, compared.source_rows) == (True, 100_003)
+    assert lake.verify("files.nested").equal, "no other decoder gives nested values: that of the sync"
