@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from assets.scratch_database import ScratchDatabase, quoted
+from assets.scratch_database import ScratchDatabase
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,8 +27,10 @@ class RowComparison(ScratchDatabase):
         super().__init__(memory_limit, scratch)
         self._schema = schema
         self._keys = [f"k{i}" for i in range(len(key))]
-        self._key_exprs = [quoted(name) for name in key]
-        self._hash = f"hash({', '.join(quoted(name) for name in schema.names)})" if len(schema) else "0"
+        # by place: DuckDB tells no two names apart that differ by case only, and a name may be that of another table
+        self._places = [f"c{i}" for i in range(len(schema))]
+        self._key_exprs = [self._places[schema.get_field_index(name)] for name in key]
+        self._hash = f"hash({', '.join(self._places)})" if len(schema) else "0"
         self._created: set[str] = set()
 
     def add(self, side: Side, batches: Iterable[pa.RecordBatch]) -> int:
@@ -44,13 +46,13 @@ class RowComparison(ScratchDatabase):
             if not len(self._schema):
                 continue
             table = pa.Table.from_batches([batch]).select(self._schema.names).cast(self._schema)
-            self._db.register("incoming", table)
+            self._db.register("incoming", table.rename_columns(self._places))
             verb = f"INSERT INTO {side}" if side in self._created else f"CREATE TABLE {side} AS"
             self._db.execute(f"{verb} SELECT {columns} FROM incoming")
             self._db.unregister("incoming")
             self._created.add(side)
         if side not in self._created:
-            self._db.register("incoming", self._schema.empty_table())
+            self._db.register("incoming", self._schema.empty_table().rename_columns(self._places))
             self._db.execute(f"CREATE TABLE {side} AS SELECT {columns} FROM incoming")
             self._db.unregister("incoming")
             self._created.add(side)
@@ -71,10 +73,12 @@ class RowComparison(ScratchDatabase):
         order = [pa.field(POSITION, pa.int64())]
         order += [pa.field(name, pa.timestamp("us", tz="UTC")) for name in (LOADED_AT, DELETED_AT)]
         schema = pa.schema([*self._schema, *order])
-        self._db.register("incoming", schema.empty_table())
+        names = [*self._places, *(field.name for field in order)]
+        self._db.register("incoming", schema.empty_table().rename_columns(names))
         self._db.execute(f"CREATE TABLE versions AS {select} FROM incoming")
         for batch in batches:
-            self._db.register("incoming", pa.Table.from_batches([batch]).select(schema.names).cast(schema))
+            table = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+            self._db.register("incoming", table.rename_columns(names))
             self._db.execute(f"INSERT INTO versions {select} FROM incoming")
         self._db.unregister("incoming")
         keys = ", ".join(self._keys)

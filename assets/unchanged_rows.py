@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from assets.lakehouse.interface import Lakehouse
 from assets.row_comparison import RowComparison
-from assets.scratch_database import quoted
 from assets.settings import Settings
 from assets.shaped_read import ShapedRead
 from assets.silver import SilverTable
@@ -40,11 +39,10 @@ class UnchangedRows(RowComparison):
 
     def __init__(self, key: Sequence[str], schema: pa.Schema, *, memory_limit: str, scratch: Path) -> None:
         super().__init__(key, schema, memory_limit=memory_limit, scratch=scratch)
-        # qualified: a column may have the name of the other side, or of one of its columns (d, h, k0)
         same = " AND ".join(
             f"i.{e} IS NOT DISTINCT FROM d.{k}" for e, k in zip(self._key_exprs, self._keys, strict=True)
         )
-        hashed = f"hash({', '.join(f'i.{quoted(name)}' for name in schema.names)})"
+        hashed = f"hash({', '.join(f'i.{place}' for place in self._places)})"
         self._query = (
             f"SELECT i._headrace_row FROM incoming i WHERE NOT EXISTS "
             f"(SELECT 1 FROM stored d WHERE {same} AND d.h = {hashed}) ORDER BY 1"
@@ -78,8 +76,8 @@ class UnchangedRows(RowComparison):
         import pyarrow as pa
 
         for batch in batches:
-            numbered = batch.append_column("_headrace_row", pa.array(range(batch.num_rows), pa.int64()))
-            self._db.register("incoming", pa.Table.from_batches([numbered]))
+            numbered = pa.table([*batch.columns, pa.arange(0, batch.num_rows)], names=[*self._places, "_headrace_row"])
+            self._db.register("incoming", numbered)
             rows = self._db.execute(self._query).to_arrow_table().column(0)
             self._db.unregister("incoming")
             if len(rows) == batch.num_rows:

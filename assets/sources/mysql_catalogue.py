@@ -94,7 +94,9 @@ def _table(row: Any, columns: Sequence[Any]) -> SourceTable:
     if kind == "table" and "partitioned" in (options or ""):
         kind = "partitioned"
     refusal = None
-    if not described:
+    if not described and kind == "view":
+        refusal = "the view names what is not there, or what its definer or this login may not read"
+    elif not described:
         refusal = "the table has no column that this login may read"
     elif reserved := [c.name for c in described if c.name.lower().startswith("_headrace_")]:
         refusal = f"columns named as Headrace's own: {', '.join(reserved)}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assets.scratch_database import ScratchDatabase, quoted
+from assets.scratch_database import ScratchDatabase
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,7 +18,8 @@ class NewestRows(ScratchDatabase):
 
     def __init__(self, key: Sequence[str], scratch: Path | None, memory_limit: str = "256MB") -> None:
         super().__init__(memory_limit, scratch or Path(tempfile.gettempdir()) / "headrace-scratch")
-        self._columns = ", ".join(quoted(name) for name in key)
+        self._places = [f"k{i}" for i in range(len(key))]  # names may differ by case only
+        self._columns = ", ".join(self._places)
         self._names = list(key)
         self._rows = 0
 
@@ -28,7 +29,7 @@ class NewestRows(ScratchDatabase):
 
         numbers = pa.arange(self._rows, self._rows + batch.num_rows)
         arrays = [batch.column(batch.schema.get_field_index(name)) for name in self._names]
-        numbered = pa.Table.from_arrays([*arrays, numbers], names=[*self._names, "_headrace_row"])
+        numbered = pa.Table.from_arrays([*arrays, numbers], names=[*self._places, "_headrace_row"])
         self._db.register("incoming", numbered)
         verb = "INSERT INTO keys" if self._rows else "CREATE OR REPLACE TABLE keys AS"
         self._db.execute(f"{verb} SELECT {self._columns}, _headrace_row FROM incoming")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestration.embedded_postgres import EmbeddedPostgres
+from tests.behaviour.installation import Installation
 from tests.behaviour.mysql_installation import MysqlInstallation
 from tests.servers.mariadb_server import MariadbServer
 
@@ -57,3 +60,30 @@ def test_every_way_to_sync_keeps_such_columns(shop: MysqlInstallation, options: 
         assert shop.verify(table).equal
         assert shop.sync(table, **(options | {"mode": "full", "deletes": "none"})).equal
         assert shop.verify(table).equal
+
+
+@pytest.mark.parametrize(
+    "options", [{"write": "merge"}, {"write": "append"}, {"write": "scd2"}, {"mode": "cdc"}], ids=str
+)
+def test_columns_that_differ_by_case_only_are_told_apart(
+    tmp_path: Path, postgres: EmbeddedPostgres, database: Callable[[], str], options: dict[str, Any]
+) -> None:
+    shop = Installation(tmp_path / "home", postgres, database())
+    shop.execute(
+        'CREATE TABLE t (id int, "ID" int, "Id" text, at timestamptz DEFAULT now(), PRIMARY KEY (id, "ID"))',
+        "INSERT INTO t VALUES (1, 1, 'x'), (1, 2, 'y'), (2, 1, 'z')",
+    )
+    options = options if "mode" in options else options | {"cursor": "at", "deletes": "keys"}
+    shop.sync("public.t", **options)
+    shop.execute(
+        """UPDATE t SET "Id" = 'new', at = now() WHERE "ID" = 2""",
+        "INSERT INTO t VALUES (3, 7, 'n')",
+        """DELETE FROM t WHERE id = 1 AND "ID" = 1""",
+    )
+    result = shop.sync("public.t", **options)
+    assert (result.rows_read, result.rows_deleted) == (2, 1)
+    compared = shop.verify("public.t")
+    assert (compared.equal, compared.source_rows) == (True, 3)
+    shop.execute("""UPDATE t SET "Id" = 'unseen' WHERE "ID" = 7""")
+    compared = shop.verify("public.t")
+    assert (compared.differing, compared.differing_keys) == (1, ('["3","7"]',))
