@@ -12,6 +12,7 @@ import pytest
 from assets.errors import HeadraceError, SchemaChangedError, SourceAccessError, StreamLostError, UnsupportedTableError
 from assets.lakehouse.interface import TableId
 from tests.behaviour.mysql_installation import MysqlInstallation
+from tests.polling import wait_until
 from tests.servers.mariadb_server import MariadbServer
 
 ROWS = 2_000
@@ -302,7 +303,13 @@ def test_a_log_that_was_purged_begun_anew_or_misconfigured_is_named(own_server: 
         shop.sync(table, mode="cdc")
     shop.execute(*refused.value.remedy.splitlines())
     purge = shop.source_rows("SHOW BINARY LOGS")[-1][0]
-    shop.execute(f"PURGE BINARY LOGS TO '{purge}'")
+
+    def purged() -> bool:
+        """MariaDB keeps a log, and says nothing, until InnoDB has flushed what it holds: each second here."""
+        shop.execute(f"PURGE BINARY LOGS TO '{purge}'")
+        return shop.source_rows("SHOW BINARY LOGS")[0][0] == purge
+
+    wait_until(purged, 20)
     with pytest.raises(StreamLostError, match=f"headrace sync shop {table} --mode cdc --reset"):
         shop.sync(table, mode="cdc")
     shop.sync(table, mode="cdc", reset=True)
