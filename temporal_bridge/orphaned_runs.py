@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     import dagster as dg
 
 PROCESS_TAG = "temporal-bridge/process"
+"""The run's id, then its processes: a re-execution inherits the tags of its parent, whose processes it outlives."""
 _MAX_RUNS = 500
+
+
+def process_tag(run_id: str) -> dict[str, str]:
+    return {PROCESS_TAG: f"{run_id} {own_process()}"}
 
 
 def own_process() -> str:
@@ -56,8 +61,8 @@ def close_orphaned_runs(instance: dg.DagsterInstance) -> list[str]:
     active = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING])
     closed = []
     for run in instance.get_runs(active, limit=_MAX_RUNS):
-        process = run.tags.get(PROCESS_TAG)
-        if process is None or not is_gone(process):
+        run_id, _, process = run.tags.get(PROCESS_TAG, "").partition(" ")
+        if run_id != run.run_id or not is_gone(process):
             continue
         if run.status == dg.DagsterRunStatus.CANCELING:
             instance.report_run_canceled(run, message=f"Its process {process} is gone.")

@@ -20,7 +20,7 @@ from temporal_bridge._compat import (
 )
 from temporal_bridge.client import ChildCompleted, TemporalClient
 from temporal_bridge.dagster_identity import dagster_workflow_id, run_group
-from temporal_bridge.orphaned_runs import PROCESS_TAG, own_process
+from temporal_bridge.orphaned_runs import process_tag
 from temporal_bridge.resource import TemporalResource
 from temporal_bridge.tracing import step_span
 from temporal_bridge.workflow_run import WorkflowFailedError, WorkflowProgress, WorkflowRun
@@ -232,7 +232,7 @@ class PipesTemporalClient(dg.PipesClient, TreatAsResourceParam):
         **options: Any,
     ) -> WorkflowRun:
         """Start or attach, and write it into the event log before the first wait."""
-        context.instance.add_run_tags(context.run.run_id, {PROCESS_TAG: own_process()})
+        context.instance.add_run_tags(context.run.run_id, process_tag(context.run.run_id))
         failpoint("dagster_before_start")
         options |= {"id": id, "task_queue": task_queue, "summary": _origin(context)}
         with tracing.attached(trace):
