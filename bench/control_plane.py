@@ -70,10 +70,10 @@ print(json.dumps([time.process_time() - began[0], time.perf_counter() - began[1]
 """
 
 
-def fill(hr: Headrace, connectors: int, tables: int, runs: int) -> None:
+def fill(hr: Headrace, connectors: int, tables: int, runs: int, config: dict[str, Any] = CONFIG) -> None:
     """Rows as syncs leave them."""
     base = now() - timedelta(hours=runs)
-    first = hr.connectors.add("connector_0", "postgres", CONFIG)
+    first = hr.connectors.add("connector_0", "postgres", config)
     with hr.catalog._writing() as session:
         stored = hr.catalog.stored_config(first.name)
         from assets.catalog.models import ConnectorRow

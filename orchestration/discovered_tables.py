@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import datetime
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 AT_ONCE = 8
 AGAIN_SECONDS = 3.0
-"""How long sources that are known already are asked again, those first that were asked longest ago."""
+"""How long sources that are known already are asked again, those first that were asked longest ago. Nobody who adds a
+connector waits for them."""
 
 
 class FoundTable(Model):
@@ -52,8 +52,8 @@ class _Remembered(Model):
 def discovered(settings: Settings, catalog: Catalog, records: Sequence[ConnectorRecord]) -> dict[str, FoundTables]:
     """The tables of each connector, by its name.
 
-    New and changed connectors are asked now; of the others as many as the time allows. One that does not answer keeps
-    the tables that it had.
+    New and changed connectors are asked now; where there is none, of the others as many as the time allows. One that
+    does not answer keeps the tables that it had.
     """
     path = settings.home_path / "discovered.json"
     try:
@@ -63,14 +63,14 @@ def discovered(settings: Settings, catalog: Catalog, records: Sequence[Connector
     fresh = [record for record in records if not _is_known(known.get(record.name), record)]
     again = [record for record in records if _is_known(known.get(record.name), record)]
     again.sort(key=lambda record: known[record.name].asked_at)
-    began = time.monotonic()
+    is_new = any(r.name not in known or known[r.name].asked_at < r.updated_at for r in fresh)
     pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="headrace-discover")
     try:
         asked: dict[str, Future[FoundTables]] = {
             record.name: pool.submit(_asked, catalog, record, known.get(record.name)) for record in (*fresh, *again)
         }
         wait([asked[record.name] for record in fresh])
-        wait(asked.values(), timeout=max(0.0, AGAIN_SECONDS - (time.monotonic() - began)))
+        wait(asked.values(), timeout=0.0 if is_new else AGAIN_SECONDS)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     found = {

@@ -4,6 +4,7 @@ No postponed annotations here: Dagster looks at a body's annotations as they sta
 """
 
 import gc
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,33 @@ connector has one source asset, as every asset costs about a millisecond at each
 a table's first sync."""
 
 
+RELOAD_SECONDS = 120.0
+"""How long a reload may take until somebody else begins one."""
+
+
+class _KnownVersions:
+    """Of this process: the catalog's version that it was loaded from, and the one that it wrote its state from last."""
+
+    loaded = ""
+    written = ""
+    written_at = 0.0
+
+    def read(self, version: str) -> None:
+        self.written, self.written_at = version, time.monotonic()
+
+    def holds(self, version: str) -> bool:
+        under_way = version == self.written and time.monotonic() - self.written_at < RELOAD_SECONDS
+        return version == self.loaded or under_way
+
+
+_known = _KnownVersions()
+
+
+def is_loaded(version: str) -> bool:
+    """Whether this code location shows that version of the catalog, or is loaded anew with it at the moment."""
+    return _known.holds(version)
+
+
 class ConnectorRegistry(dg.StateBackedComponent, dg.Model, dg.Resolvable):
     """A source, a Bronze and a Silver asset a table, one multi-asset a connector, a schedule a pipeline."""
 
@@ -51,11 +79,16 @@ class ConnectorRegistry(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         return DefsStateConfig.from_args(DefsStateConfigArgs.versioned_state_storage(), default_key=STATE_KEY)
 
     def write_state_to_path(self, state_path: Path) -> None:
-        state_path.write_text(read_registry(Settings()).model_dump_json())
+        from assets.catalog.store import Catalog
+
+        settings = Settings()
+        _known.read(Catalog.from_settings(settings).version())
+        state_path.write_text(read_registry(settings).model_dump_json())
 
     def build_defs_from_state(self, context: dg.ComponentLoadContext, state_path: Path | None) -> dg.Definitions:
         # nothing was recorded yet in a new home: the catalog itself is the state
         state = RegistryState.model_validate_json(state_path.read_text()) if state_path else read_registry(Settings())
+        _known.loaded = state.version
         return registry_definitions(state)
 
 
@@ -381,6 +414,4 @@ def request_on_change(
 
 
 def _now() -> float:
-    import time
-
     return time.time()

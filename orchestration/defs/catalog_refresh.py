@@ -37,11 +37,12 @@ def refresh_component_state(url: str, timeout: float = 60) -> str:
 def catalog_refresh(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Reload the assets when the catalog's version has changed."""
     from assets.catalog.store import Catalog
+    from orchestration.components.connector_registry import is_loaded
     from orchestration.stack_record import running_stack
 
     settings = Settings()
     version = Catalog.from_settings(settings).version()
-    if context.cursor == version:
+    if context.cursor == version or is_loaded(version):
         return dg.SkipReason("the catalog has not changed")
     stack = running_stack(settings)
     url = settings.dagster_url or (stack.dagster_url if stack else None)

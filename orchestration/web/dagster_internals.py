@@ -13,7 +13,14 @@ from dagster._core.workspace.permissions import LOCATION_SCOPED_PERMISSIONS, Per
 from orchestration.web.graphql_guard import PERMISSIONS
 from orchestration.web.principal import Principal
 
-__all__ = ["Permissions", "RequestContext", "WorkspaceProcessContext", "open_workspace", "request_context"]
+__all__ = [
+    "Permissions",
+    "RequestContext",
+    "WorkspaceProcessContext",
+    "open_workspace",
+    "reload_with_new_state",
+    "request_context",
+]
 
 
 def open_workspace(instance: dg.DagsterInstance, workspace_file: str) -> WorkspaceProcessContext:
@@ -21,6 +28,12 @@ def open_workspace(instance: dg.DagsterInstance, workspace_file: str) -> Workspa
     return WorkspaceProcessContext(
         instance, version=dg.__version__, workspace_load_target=WorkspaceFileTarget([workspace_file])
     )
+
+
+def reload_with_new_state(process: WorkspaceProcessContext, location: str, state_key: str) -> None:
+    """What the mutation ``refreshComponentState`` does: the component writes its state, the location is loaded anew."""
+    process.refresh_component_state(location, [state_key])
+    process.reload_code_location(location)
 
 
 class RequestContext(_RequestContext):

@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket
 from orchestration.api.app import build_api
 from orchestration.headrace import Headrace
 from orchestration.web.body_limit import BodyLimit
+from orchestration.web.catalog_watch import CatalogWatch
 from orchestration.web.dagster_internals import RequestContext, WorkspaceProcessContext, request_context
 from orchestration.web.dagster_routes import guard
 from orchestration.web.graphql_guard import Operations, operations_of
@@ -125,6 +126,7 @@ class HeadraceWebserver(DagsterWebserver[WorkspaceProcessContext, RequestContext
     def create_asgi_app(self, **options: Any) -> Starlette:
         app = super().create_asgi_app(lifespan=_lifespan, exception_handlers=PAGE_ERRORS, **options)
         app.state.headrace = self._headrace
+        app.state.new_catalog_watch = lambda: CatalogWatch(self._process_context, self._headrace.catalog)
         app.state.figures = self._figures
         app.state.path_prefix = self._prefix
         app.state.sessions = self._sessions
@@ -197,6 +199,11 @@ def api_docs(request: Request) -> Response:
 
 
 @contextlib.asynccontextmanager
-async def _lifespan(_: Starlette) -> AsyncIterator[None]:
-    with contextlib.suppress(asyncio.CancelledError):  # how the server ends on Ctrl-C
-        yield
+async def _lifespan(app: Starlette) -> AsyncIterator[None]:
+    watch: CatalogWatch = app.state.new_catalog_watch()
+    watch.start()
+    try:
+        with contextlib.suppress(asyncio.CancelledError):  # how the server ends on Ctrl-C
+            yield
+    finally:
+        watch.stop()

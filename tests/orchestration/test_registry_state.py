@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from assets.settings import Settings
 from orchestration import discovered_tables
+from orchestration.components import connector_registry
 from orchestration.headrace import Headrace
 from orchestration.registry_state import RegistryState, read_registry
 
@@ -60,3 +63,34 @@ def test_a_source_that_does_not_answer_keeps_its_tables(settings: Settings) -> N
     (settings.home_path / "discovered.json").write_text("{")
     state = read_registry(settings)
     assert shown(state) == {"a": ["files.t"]} and state.connectors[0].error is None, "a torn file is no memory"
+
+
+def test_who_adds_a_connector_waits_for_no_other_source(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    hr = Headrace(settings=settings)
+    upload(hr, "a")
+    read_registry(settings)
+    free, ask = threading.Event(), discovered_tables._asked
+
+    def slow_when_known(catalog: Any, record: Any, before: Any) -> Any:
+        if before is not None:
+            free.wait(60)
+        return ask(catalog, record, before)
+
+    monkeypatch.setattr(discovered_tables, "_asked", slow_when_known)
+    monkeypatch.setattr(discovered_tables, "AGAIN_SECONDS", 60.0)
+    upload(hr, "b")
+    assert shown(read_registry(settings)) == {"a": ["files.t"], "b": ["files.t"]}, "it did not wait for the known one"
+    assert not free.is_set()
+    free.set()
+
+
+def test_a_code_location_knows_the_catalog_that_it_shows(settings: Settings, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    hr = Headrace(settings=settings)
+    upload(hr, "a")
+    version = hr.catalog.version()
+    assert not connector_registry.is_loaded(version)
+    connector_registry.ConnectorRegistry().write_state_to_path(state)
+    assert connector_registry.is_loaded(version), "its reload is under way"
+    upload(hr, "b")
+    assert not connector_registry.is_loaded(hr.catalog.version())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from orchestration.components.connector_registry import STATE_KEY
 from orchestration.defs.catalog_refresh import _REFRESH, LOCATION
 from orchestration.headrace import Headrace
 from orchestration.stack_credential import stack_credential
+from orchestration.web.catalog_watch import LOOK_SECONDS
 from orchestration.web.dagster_internals import open_workspace
 from orchestration.web.webserver import HeadraceWebserver
 from tests.orchestration.web.people import People, bearer
@@ -56,3 +58,9 @@ def test_an_added_connector_appears_as_assets_without_a_restart(settings: Settin
         assert told["data"]["refreshComponentState"]["__typename"] != "PythonError", told
         wait_until(lambda: ("silver", "second", "files.u") in shown(), 120)
         assert before < shown()
+        with viewer:  # a server that runs follows the catalog by itself
+            time.sleep(2 * LOOK_SECONDS)
+            hr.datasets.upload("third", [("v.csv", io.BytesIO(b"a\n1\n"))])
+            wait_until(lambda: ("silver", "third", "files.v") in shown(), 120)
+            hr.connectors.remove("third")
+            wait_until(lambda: ("silver", "third", "files.v") not in shown(), 120)
