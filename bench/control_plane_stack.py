@@ -2,9 +2,9 @@
 
     python -m bench.control_plane_stack [--connectors 1000] [--tables 10] [--added 3]
 
-Every connector reads a real PostgreSQL server of this machine. Told are the start with sources that nobody asked yet and
-with known ones, pages and lists over HTTP, and the time from the answer to `POST /connectors` until Dagster's GraphQL
-of the same server shows the new connector's assets.
+Every connector reads a real PostgreSQL server of this machine. Told are the start with sources that nobody asked yet
+and with known ones, pages and lists over HTTP, and the time from the answer to `POST /connectors` until Dagster's
+GraphQL of the same server shows the new connector's assets.
 """
 
 from __future__ import annotations
