@@ -53,6 +53,11 @@ class Field:
         parts = tuple(part.within(variant) for part in self.parts)
         return replace(self, variant=variant, parts=parts, blank=self.blank.within(variant) if self.blank else None)
 
+    def left_out(self) -> Field:
+        """As a part of a group that may be left out whole: what is wrong with half of one, the model says."""
+        parts = self.parts if self.kind == "repeated" else tuple(part.left_out() for part in self.parts)
+        return replace(self, required=False, parts=parts)
+
 
 @dataclass
 class ConfigForm:
@@ -112,7 +117,8 @@ def _field(
     if kind == "variants":
         return Field(**facts, **_variants(root, plain, value, path))
     if kind == "group":
-        return Field(**facts, parts=tuple(_fields(root, plain, value, f"{path}.")))
+        parts = _fields(root, plain, value, f"{path}.")
+        return Field(**facts, parts=tuple(part if facts["required"] else part.left_out() for part in parts))
     if kind == "repeated":
         item, _ = _plain(root, plain["items"])
         items = [_item(root, item, part, f"{path}.{number}") for number, part in enumerate(value or [])]
@@ -246,6 +252,8 @@ def _read_group(
             found[name] = None  # said, so that the stored secret does not stay
             continue
         value = _read(root, item, sent, f"{prefix}{name}", wrong)
+        if value is None and name in schema.get("required", ()) and _kind(root, _plain(root, item)[0]) == "group":
+            value = {}  # the model says what is missing in it
         if value is not None:
             found[name] = value
     return found
@@ -258,7 +266,8 @@ def _read(
     plain, _ = _plain(root, schema)
     kind = _kind(root, plain)
     if kind == "group":
-        return _read_group(root, plain, sent, f"{path}.", wrong) or None
+        group = _read_group(root, plain, sent, f"{path}.", wrong)
+        return None if _is_untouched(plain, group) else group
     if kind == "variants":
         return _read_variant(root, plain, sent, path, wrong)
     if kind == "repeated":
@@ -275,6 +284,17 @@ def _read(
     except ValueError:
         wrong.append((path, "is no valid JSON" if kind == "json" else "is no number"))
         return None
+
+
+def _is_untouched(schema: Mapping[str, Any], group: Mapping[str, Any]) -> bool:
+    """Whether a group holds nothing but what its form shows of itself: defaults, and the first kind of a choice."""
+    properties = schema.get("properties", {})
+    return all(
+        name not in schema.get("required", ())
+        and (value == properties[name].get("default") or (isinstance(value, dict) and set(value) <= {"type"}))
+        for name, value in group.items()
+        if "const" not in properties[name]
+    )
 
 
 def _read_variant(

@@ -88,6 +88,7 @@ def new(request: Request) -> HTMLResponse:
         title=type_title(chosen),
         form=config_form(kind),
         grants=kind.grants,
+        may_need_person=kind.oauth_client is not Connector.oauth_client,
         options=OPTIONS,
         schedules=SCHEDULES,
         expressions=EXPRESSIONS,
@@ -129,7 +130,27 @@ async def test(request: Request) -> Response:
         _check_free(headrace, sent)
         yield from _trial(headrace, sent).checks()
 
-    return stream_checks(request, checks, sent)
+    return stream_checks(request, checks, sent, lambda: _trial(headrace, sent).oauth_client() is not None)
+
+
+async def store_for_login(request: Request) -> Response:
+    """Store a connector whose source a person has to log in at, and lead there: it passes its test only then."""
+    sent, headrace = await sent_form(request), headrace_of(request)
+    note = audit_note_of(request.scope)
+    note.action, note.target = "add connector", sent.get("name", "")[:100]
+
+    def store() -> str:
+        name = _check_free(headrace, sent)
+        if _trial(headrace, sent).oauth_client() is None:
+            raise ConfigurationError("this connector needs no login of a person: test it.", where=name)
+        headrace.connectors.add(name, _kind(sent).type_name, read_config(_kind(sent), sent))
+        return name
+
+    try:
+        name = await run_in_threadpool(store)
+    except ConfigurationError as error:
+        return _wrong(request, error, sent)
+    return go_to(request, f"/headrace/oauth/{name}", f"Connector {name} is stored. Log in at its source now.")
 
 
 async def tables(request: Request) -> Response:
@@ -296,6 +317,7 @@ WIZARD_PAGES = [
     Page("/connectors/add-new", new, permission="admin"),
     Page("/connectors/add-new", save, permission="admin", methods=["POST"]),
     Page("/connectors/add-new/test", test, permission="admin", methods=["POST"]),
+    Page("/connectors/add-new/login", store_for_login, permission="admin", methods=["POST"]),
     Page("/connectors/add-new/tables", tables, permission="admin", methods=["POST"]),
     Page("/connectors/add-new/columns", columns, permission="admin", methods=["POST"]),
     Page("/connectors/add-new/review", review, permission="admin", methods=["POST"]),

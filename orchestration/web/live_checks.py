@@ -23,21 +23,28 @@ MAX_CHECKS = 200
 
 
 def stream_checks(
-    request: Request, begin: Callable[[], Iterator[CheckResult]], sent: Mapping[str, str] | None = None
+    request: Request,
+    begin: Callable[[], Iterator[CheckResult]],
+    sent: Mapping[str, str] | None = None,
+    needs_person: Callable[[], bool] = lambda: False,
 ) -> StreamingResponse:
-    """Answer with ``{"html": ...}`` a check and at last ``{"done": true, "ok": ..., "html": ..., "fields": ...}``.
+    """Answer with ``{"html": ...}`` a check and at last ``{"done": true, "ok", "login", "html", "fields"}``.
 
     Args:
         begin: starts the checks, in a thread.
         sent: the form that the config came from; wrong fields are named as its inputs are.
+        needs_person: asked at the end: a person has to log in at the source, which a stored connector can offer.
     """
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    lines = _lines(request, begin, sent or {})
+    lines = _lines(request, begin, sent or {}, needs_person)
     return StreamingResponse(lines, media_type="application/x-ndjson", headers=headers)
 
 
 async def _lines(
-    request: Request, begin: Callable[[], Iterator[CheckResult]], sent: Mapping[str, str]
+    request: Request,
+    begin: Callable[[], Iterator[CheckResult]],
+    sent: Mapping[str, str],
+    needs_person: Callable[[], bool],
 ) -> AsyncIterator[str]:
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[CheckResult | None] = asyncio.Queue(MAX_CHECKS + 1)
@@ -56,14 +63,20 @@ async def _lines(
     while (check := await queue.get()) is not None:
         told.append(check)
         yield _line(html=fragment(request, "check.html", check=check, untried=_untried(check)))
-    yield _end(request, task, told, sent)
+    yield _end(request, task, told, sent, needs_person)
 
 
 def _untried(check: CheckResult) -> bool:
     return not check.ok and check.detail.startswith("not tried")
 
 
-def _end(request: Request, task: asyncio.Future[None], told: list[CheckResult], sent: Mapping[str, str]) -> str:
+def _end(
+    request: Request,
+    task: asyncio.Future[None],
+    told: list[CheckResult],
+    sent: Mapping[str, str],
+    needs_person: Callable[[], bool],
+) -> str:
     text = ""
     fields: list[dict[str, str]] = []
     try:
@@ -81,8 +94,10 @@ def _end(request: Request, task: asyncio.Future[None], told: list[CheckResult], 
     ok = not text and bool(told) and all(check.ok for check in told)
     failed = [check.name for check in told if not check.ok and not _untried(check)]
     untried = sum(map(_untried, told))
-    html = fragment(request, "checks_end.html", ok=ok, tried=len(told), failed=failed, untried=untried, text=text)
-    return _line(done=True, ok=ok, html=html, fields=fields)
+    login = not text and failed == ["login"] and needs_person()
+    outcome = {"ok": ok, "tried": len(told), "failed": failed, "untried": untried, "text": text, "login": login}
+    html = fragment(request, "checks_end.html", **outcome)
+    return _line(done=True, ok=ok, login=login, html=html, fields=fields)
 
 
 def _line(**content: Any) -> str:

@@ -82,6 +82,7 @@
     showFields(form, outcome.fields ?? []);
     const now = new URLSearchParams(new FormData(form)).toString();
     tried(form, outcome.ok && now === tested.toString());
+    form.querySelectorAll("[data-needs-person]").forEach((button) => { button.hidden = !outcome.login; });
   };
   // what the page says of the connector is what the test found
   const refresh = async () => {

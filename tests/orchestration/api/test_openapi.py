@@ -24,6 +24,9 @@ CONFIG = {"host": "127.0.0.1", "port": 9, "database": "d", "user": "u", "passwor
 HEALTH = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
+WITHOUT_KEY = {("post", "/tokens"), ("post", "/datasets/{name}/files")}
+"""A token is shown once, so no answer of it is kept; files are kept by their hash: the same again changes nothing."""
+
 
 @pytest.fixture
 def document(hr: Headrace, api: FastAPI) -> Any:
@@ -57,3 +60,20 @@ def test_no_answer_is_a_500_or_undocumented(document: Any) -> None:
         holds()
         tried += 1
     assert tried > 20
+
+
+def test_each_creation_takes_an_idempotency_key_and_each_change_an_etag(api: FastAPI) -> None:
+    made, changed, wrong = 0, 0, []
+    for path, methods in api.openapi()["paths"].items():
+        for method, operation in methods.items():
+            taken = {parameter["name"] for parameter in operation.get("parameters", ())}
+            if {"201", "202"} & set(operation["responses"]) and (method, path) not in WITHOUT_KEY:
+                made += 1
+                if "Idempotency-Key" not in taken or not operation.get("x-idempotent"):
+                    wrong.append((method, path))
+            if method in ("put", "patch"):
+                changed += 1
+                if "If-Match" not in taken or not {"412", "428"} <= set(operation["responses"]):
+                    wrong.append((method, path))
+    assert wrong == []
+    assert made > 6 and changed > 3
