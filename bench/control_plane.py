@@ -70,8 +70,10 @@ print(json.dumps([time.process_time() - began[0], time.perf_counter() - began[1]
 """
 
 
-def fill(hr: Headrace, connectors: int, tables: int, runs: int, config: dict[str, Any] = CONFIG) -> None:
-    """Rows as syncs leave them."""
+def fill(
+    hr: Headrace, connectors: int, tables: int, runs: int, config: dict[str, Any] = CONFIG, active: bool = True
+) -> None:
+    """Rows as syncs leave them; ``active``: the pipelines follow their schedules."""
     base = now() - timedelta(hours=runs)
     first = hr.connectors.add("connector_0", "postgres", config)
     with hr.catalog._writing() as session:
@@ -99,7 +101,7 @@ def fill(hr: Headrace, connectors: int, tables: int, runs: int, config: dict[str
         "options": {},
         "schedule_kind": "cron",
         "timezone": "UTC",
-        "active": True,
+        "active": active,
         "overlap": "skip",
         "deferred": False,
         "created_at": base,
