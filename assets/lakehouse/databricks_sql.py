@@ -230,7 +230,7 @@ def append(
     own = _state_row(stored, table, ":expected", ":run", ":state", guarded=STATE_MOVED)
     source = own if rows is None else _with_data(stored, rows, own)
     same = (
-        f"t.{name(OP)} <=> s.{name(OP)}" if OP in columns else f"(t.{name(STATE)} IS NULL) = (s.{name(STATE)} IS NULL)"
+        f"t.{name(OP)} <=> s.{name(OP)}" if OP in columns else f"(t.{name(STATE)} IS NULL) <=> (s.{name(STATE)} IS NULL)"
     )
     listed = ", ".join(name(column) for column in stored)
     values = ", ".join(f"s.{name(column)}" for column in stored)
@@ -273,7 +273,7 @@ def upsert(
     deleted = f"t.{name(DELETED_AT)} = s.{name(LOADED_AT)}"
     return Statement(
         f"MERGE WITH SCHEMA EVOLUTION INTO {table} AS t\nUSING (\n{using}\n) AS s\n"
-        f"ON {same} AND (t.{name(STATE)} IS NULL) = (s.{name(STATE)} IS NULL)\n"
+        f"ON {same} AND (t.{name(STATE)} IS NULL) <=> (s.{name(STATE)} IS NULL)\n"
         f"WHEN MATCHED AND s.{name(OP)} = {text(STATE_OP)} THEN UPDATE SET {_changed(STATE, RUN, LOADED_AT)}\n"
         f"WHEN MATCHED AND s.{name(OP)} = 'd' AND t.{name(DELETED_AT)} IS NULL"
         f" THEN UPDATE SET {_changed(RUN, LOADED_AT, POSITION)}, {deleted}\n"
