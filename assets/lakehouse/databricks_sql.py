@@ -224,19 +224,18 @@ def append(
     """Add rows, and change the state row. ``rows`` gives ``columns`` in their order.
 
     docs.databricks.com/sql/language-manual/delta-merge-into: with schema evolution, columns that the table lacks and
-    the insert names are added. The table's side of the condition is the state row alone, which statistics find.
+    the insert names are added. The table's side of the condition is the state row alone, which statistics find; rows of
+    data are NULL in the first comparison, so that a hash join drops them and never pairs them.
     """
     stored = {**columns, STATE: "STRING"}
     own = _state_row(stored, table, ":expected", ":run", ":state", guarded=STATE_MOVED)
     source = own if rows is None else _with_data(stored, rows, own)
-    same = (
-        f"t.{name(OP)} <=> s.{name(OP)}" if OP in columns else f"(t.{name(STATE)} IS NULL) <=> (s.{name(STATE)} IS NULL)"
-    )
+    same = " = ".join(f"CASE WHEN {side}.{name(STATE)} IS NOT NULL THEN 1 END" for side in "ts")
     listed = ", ".join(name(column) for column in stored)
     values = ", ".join(f"s.{name(column)}" for column in stored)
     return Statement(
         f"MERGE WITH SCHEMA EVOLUTION INTO {table} AS t\nUSING (\n{source}\n) AS s\n"
-        f"ON {same} AND t.{name(STATE)} IS NOT NULL AND s.{name(STATE)} IS NOT NULL\n"
+        f"ON {same} AND t.{name(STATE)} IS NOT NULL\n"
         f"WHEN MATCHED THEN UPDATE SET {_changed(STATE, RUN, LOADED_AT)}\n"
         f"WHEN NOT MATCHED THEN INSERT ({listed}) VALUES ({values})",
         {"expected": expected, "run": tag, "state": state, **binds},

@@ -149,7 +149,7 @@ class SqlWarehouse:
                             where=self._connection.host,
                             remedy="Take a larger warehouse, or raise HEADRACE_DATABRICKS_STATEMENT_SECONDS.",
                         )
-                    pause = min(POLL_SECONDS, pause * 1.5)
+                    pause = min(POLL_SECONDS, pause * 1.2)
                     with databricks_errors(self._connection.host):
                         answer = api.get_statement(str(answer.statement_id))
         except BaseException:

@@ -22,7 +22,7 @@ SELECT `id`, `na``me`, `price`, `_headrace_run`, `_headrace_loaded_at`, `_headra
 UNION ALL
 SELECT CAST(NULL AS INT) AS `id`, CAST(NULL AS STRING) AS `na``me`, CAST(NULL AS DECIMAL(12,2)) AS `price`, :run AS `_headrace_run`, current_timestamp() AS `_headrace_loaded_at`, 's' AS `_headrace_op`, CAST(NULL AS BIGINT) AS `_headrace_position`, CASE WHEN (SELECT max(`_headrace_run`) FROM `main`.`bronze`.`shop__t` WHERE `_headrace_state` IS NOT NULL) <=> :expected THEN :state ELSE raise_error('HEADRACE_STATE_MOVED') END AS `_headrace_state`
 ) AS s
-ON t.`_headrace_op` <=> s.`_headrace_op` AND t.`_headrace_state` IS NOT NULL AND s.`_headrace_state` IS NOT NULL
+ON CASE WHEN t.`_headrace_state` IS NOT NULL THEN 1 END = CASE WHEN s.`_headrace_state` IS NOT NULL THEN 1 END AND t.`_headrace_state` IS NOT NULL
 WHEN MATCHED THEN UPDATE SET t.`_headrace_state` = s.`_headrace_state`, t.`_headrace_run` = s.`_headrace_run`, t.`_headrace_loaded_at` = s.`_headrace_loaded_at`
 WHEN NOT MATCHED THEN INSERT (`id`, `na``me`, `price`, `_headrace_run`, `_headrace_loaded_at`, `_headrace_op`, `_headrace_position`, `_headrace_state`) VALUES (s.`id`, s.`na``me`, s.`price`, s.`_headrace_run`, s.`_headrace_loaded_at`, s.`_headrace_op`, s.`_headrace_position`, s.`_headrace_state`);
 
@@ -65,7 +65,7 @@ MERGE WITH SCHEMA EVOLUTION INTO `main`.`silver`.`shop__t` AS t
 USING (
 SELECT CAST(NULL AS INT) AS `id`, CAST(NULL AS STRING) AS `na``me`, CAST(NULL AS DECIMAL(12,2)) AS `price`, :run AS `_headrace_run`, current_timestamp() AS `_headrace_loaded_at`, CAST(NULL AS BIGINT) AS `_headrace_position`, CAST('1970-01-01T00:00:00Z' AS TIMESTAMP) AS `_headrace_deleted_at`, CASE WHEN (SELECT max(`_headrace_run`) FROM `main`.`silver`.`shop__t` WHERE `_headrace_state` IS NOT NULL) <=> :expected THEN :state ELSE raise_error('HEADRACE_STATE_MOVED') END AS `_headrace_state`
 ) AS s
-ON (t.`_headrace_state` IS NULL) <=> (s.`_headrace_state` IS NULL) AND t.`_headrace_state` IS NOT NULL AND s.`_headrace_state` IS NOT NULL
+ON CASE WHEN t.`_headrace_state` IS NOT NULL THEN 1 END = CASE WHEN s.`_headrace_state` IS NOT NULL THEN 1 END AND t.`_headrace_state` IS NOT NULL
 WHEN MATCHED THEN UPDATE SET t.`_headrace_state` = s.`_headrace_state`, t.`_headrace_run` = s.`_headrace_run`, t.`_headrace_loaded_at` = s.`_headrace_loaded_at`
 WHEN NOT MATCHED THEN INSERT (`id`, `na``me`, `price`, `_headrace_run`, `_headrace_loaded_at`, `_headrace_position`, `_headrace_deleted_at`, `_headrace_state`) VALUES (s.`id`, s.`na``me`, s.`price`, s.`_headrace_run`, s.`_headrace_loaded_at`, s.`_headrace_position`, s.`_headrace_deleted_at`, s.`_headrace_state`);
 
