@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -31,8 +32,12 @@ def _libc() -> ctypes.CDLL | None:
 
 
 def free_port(preferred: int | None = None) -> int:
-    """Return `preferred` if nothing listens there on loopback, else any free port."""
-    for port in (preferred, 0):
+    """Return `preferred` if nothing listens there on loopback, else any free port.
+
+    The others are below Linux's ephemeral range (ip_local_port_range, from 32768): no outgoing connection takes one
+    before the server that it is meant for does.
+    """
+    for port in (preferred, *random.SystemRandom().sample(range(10_000, 32_768), 50)):
         if port is None:
             continue
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
@@ -41,7 +46,7 @@ def free_port(preferred: int | None = None) -> int:
                 probe.bind((LOOPBACK, port))
             except OSError:
                 continue
-            return int(probe.getsockname()[1])
+            return port
     raise ServerProcessError("no free port on 127.0.0.1.")
 
 

