@@ -15,9 +15,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assets.errors import HeadraceError, SourceAccessError, SourceUnreachableError
+from assets.errors import HeadraceError, SourceUnreachableError
 from assets.interruption import on_interrupt
-from assets.sources.interface import BATCH_ROWS
+from assets.sources.interface import BATCH_ROWS, CarefulReadNeeded
 from assets.sources.postgres_connection import SESSION, PostgresConfig, connection, parameters, scrubbed
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class FastReader:
         """Yield all rows, in no order.
 
         Raises:
+            CarefulReadNeeded: the server refused a query: the careful reader is told why.
             SourceUnreachableError: a connection broke.
         """
         threads = [threading.Thread(target=self._read, daemon=True) for _ in range(self._threads)]
@@ -110,9 +111,8 @@ class FastReader:
                 running -= 1
             elif isinstance(item, BaseException):
                 text = scrubbed(str(item), self._config)
-                if "ERROR: permission denied" in text:  # DuckDB passes on no error codes
-                    remedy = "Run: headrace connectors test, for the missing GRANT."
-                    raise SourceAccessError(text.partition("ERROR: ")[2], where=self._name, remedy=remedy) from None
+                if "ERROR: " in text and not self._stop.is_set():  # the server's; DuckDB passes on no error codes
+                    raise CarefulReadNeeded from None
                 raise SourceUnreachableError(f"reading stopped: {text}", where=self._name) from None
             else:
                 yield item

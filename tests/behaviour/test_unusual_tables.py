@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from assets.errors import UnsupportedTableError
+from assets.errors import SourceAccessError, UnsupportedTableError
 from tests.behaviour.installation import Installation
 
 
@@ -39,6 +39,18 @@ def test_a_materialized_view_that_was_never_filled_is_refused_until_it_is(shop: 
     shop.execute("REFRESH MATERIALIZED VIEW unfilled")
     assert shop.sync("public.unfilled").equal is True
     assert shop.silver("public.unfilled", ["n"]) == [(1,)]
+
+
+def test_a_view_that_cannot_be_evaluated_is_refused_with_the_servers_words_and_is_not_tried_again(
+    shop: Installation,
+) -> None:
+    shop.execute("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t SELECT generate_series(1, 1000)")
+    shop.execute("CREATE VIEW broken AS SELECT id, 1 / (id - 500) AS ratio FROM t")
+    with pytest.raises(SourceAccessError, match="division by zero") as refused:
+        shop.sync("public.broken")
+    assert not refused.value.retryable
+    shop.execute("DELETE FROM t WHERE id = 500")
+    assert shop.sync("public.broken").equal is True
 
 
 def test_a_table_without_a_key_is_loaded_in_full_and_says_why(shop: Installation) -> None:
