@@ -22,7 +22,9 @@ from bench.postgres_full import (
     DATABASE,
     SCHEMA,
     Contender,
+    add_parts_of_sync,
     comparison,
+    headrace_syncs,
     ingestr_to_parquet,
     play,
     script,
@@ -73,14 +75,16 @@ def run(scale: float, rounds: int, folder: Path, console: Console) -> None:
 
         dump = ["/bin/sh", "-c", 'exec "$0" "$@" > /dev/null', client, "--quick", "--batch", "--skip-column-names"]
         dump += ["-h", server.host, "-P", str(server.port), "-u", server.user, DATABASE, "-e", "SELECT * FROM lineitem"]
-        sync = [script("headrace"), "sync", "bench", f"{DATABASE}.lineitem", "--mode", "full", "--json"]
+        server.execute(DATABASE, "CREATE TABLE nothing (id int PRIMARY KEY)")
         contenders: dict[str, Contender] = {
             "mariadb client to /dev/null": lambda _: timed(dump, {**environment, "MYSQL_PWD": server.password}),
-            "headrace sync": lambda _: timed(sync, environment, lambda: stack.worker_pid),
         }
+        syncs, to_bronze = headrace_syncs(f"{DATABASE}.", environment, stack)
+        contenders |= syncs
         uri = f"mysql://{server.user}:{server.password}@{server.host}:{server.port}/{DATABASE}"
         contenders |= ingestr_to_parquet(uri, f"{DATABASE}.lineitem", folder, environment, console)
         seconds, peaks = play(contenders, rounds, count, console)
+    add_parts_of_sync(seconds, peaks, to_bronze)
     told = f"lineitem on MariaDB, {count:,} rows, median of {rounds}"
     console.print(comparison(told, seconds, peaks, "mariadb client to /dev/null", "x client"))
 
