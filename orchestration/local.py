@@ -77,7 +77,9 @@ class LocalStack:
             try:
                 self._record = self._start(temporal, worker, dagster)
             except ServerProcessError as error:
-                if "address already in use" not in error.what.lower():
+                # Temporal panics over a taken port, and its last lines are the panic's
+                panicked = error.where == "Temporal" and "ended with status 2" in error.what
+                if "address already in use" not in error.what.lower() and not panicked:
                     raise
                 # Another process took a port between the choice and the start: once more, on any free ports.
                 self._workers.clear()
