@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from assets.errors import ConflictError
 from assets.settings import Settings
-from orchestration.child_process import LOOPBACK, ChildProcess, ServerProcessError, free_port
+from orchestration.child_process import LOOPBACK, ChildProcess, ServerProcessError, free_port, port_answers
 from orchestration.stack_record import StackRecord, record_path, running_stack, write_record
 from orchestration.stack_requests import StackRequests
 from orchestration.supervisor import SupervisedServer, Supervisor
@@ -45,6 +45,7 @@ class LocalStack:
         self._supervisor: Supervisor | None = None
         self._transient, self._login = False, True
         self._workers: list[SupervisedServer] = []
+        self._ports: list[int] = []
         self._record: StackRecord | None = None
         self._requests: StackRequests | None = None
 
@@ -76,10 +77,8 @@ class LocalStack:
         try:
             try:
                 self._record = self._start(temporal, worker, dagster)
-            except ServerProcessError as error:
-                # Temporal panics over a taken port, and its last lines are the panic's
-                panicked = error.where == "Temporal" and "ended with status 2" in error.what
-                if "address already in use" not in error.what.lower() and not panicked:
+            except ServerProcessError:
+                if not any(port_answers(port) for port in self._ports):  # all servers of this stack have ended
                     raise
                 # Another process took a port between the choice and the start: once more, on any free ports.
                 self._workers.clear()
@@ -98,6 +97,7 @@ class LocalStack:
         if temporal:
             port = free_port(TEMPORAL_PORT if usual_ports else None)
             ui_port = free_port(TEMPORAL_UI_PORT if usual_ports else None)
+            self._ports += [port, ui_port]
             address, temporal_ui_url = f"{LOOPBACK}:{port}", f"http://{LOOPBACK}:{ui_port}"
             args = temporal_server_args(port=port, ui_port=ui_port, db_file=self.home / "temporal.db")
             child = ChildProcess("Temporal", args, self._log_file("temporal"), grace_seconds=5)
@@ -185,6 +185,7 @@ class LocalStack:
         dagster_home = prepare_dagster_home(self.settings)
         environment = {**environment, "DAGSTER_HOME": str(dagster_home)}
         code_port, web_port = free_port(), free_port(usual_port)
+        self._ports += [code_port, web_port]
         # Webserver and daemon share one code location, so that a new connector shows in both at once.
         workspace = self.home / "workspace.yaml"
         workspace.write_text(

@@ -23,6 +23,17 @@ def orphaned_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
 
 
 @dg.sensor(minimum_interval_seconds=15, default_status=dg.DefaultSensorStatus.RUNNING)
+def missed_retries(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """Have the daemon launch the automatic retries that it promised and passed over."""
+    from temporal_bridge.missed_retries import recall_missed_retries
+
+    recalled = recall_missed_retries(context.instance)
+    for run_id in recalled:
+        context.log.warning(f"run {run_id}: the daemon passed its retry over; it reads the failure again")
+    return dg.SkipReason(f"{len(recalled)} retries recalled")
+
+
+@dg.sensor(minimum_interval_seconds=15, default_status=dg.DefaultSensorStatus.RUNNING)
 def deferred_failure_notification(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Tell ``HEADRACE_NOTIFY_URL`` of deferred runs whose tables failed: their Dagster runs had ended well before."""
     from assets.catalog.store import Catalog
