@@ -59,9 +59,11 @@ class MysqlRead(TableRead):
         self._columns = columns
         self._where = self._wanted = "true"
         if table.row_filter:
-            from assets.sources.mysql_filter import server_condition
+            from assets.sources.mysql_filter import MysqlWords
+            from assets.sources.server_filter import server_condition
 
-            self._where = self._wanted = server_condition(table.row_filter, table.columns, opened.literal)
+            sent = server_condition(table.row_filter, table.columns, MysqlWords(opened.literal))
+            self._where = self._wanted = sent or "true"
         fields = [pa.field(c.name, arrow_type(c.arrow_type)) for c in columns]
         self.schema = pa.schema([*fields, pa.field(UNFIT_COLUMN, pa.string())])
         self.position = facts["position"]

@@ -9,7 +9,8 @@ import pytest
 
 from assets.errors import ConfigurationError
 from assets.row_filter import RowFilter
-from assets.sources.mysql_filter import server_condition
+from assets.sources.mysql_filter import MysqlWords
+from assets.sources.server_filter import server_condition
 from assets.sync import Column
 from assets.types import mysql_contract
 from tests.behaviour.mysql_installation import MysqlInstallation
@@ -58,8 +59,8 @@ def test_what_passes_is_the_same_whether_the_server_helps_or_not(
     assert result.equal
     assert [number for (number,) in shop.silver(table, ["id"])] == ids
     (found,) = shop.steps.catalog.connector("shop").discover([table])
-    condition = server_condition(RowFilter.parse(text).sql(), found.columns, repr)
-    assert (condition != "true") is sent
+    condition = server_condition(RowFilter.parse(text).sql(), found.columns, MysqlWords(repr))
+    assert (condition is not None) is sent
 
 
 def test_an_order_that_text_does_not_have_is_refused_by_name(shop: MysqlInstallation) -> None:
@@ -92,5 +93,6 @@ def test_literals_are_bound_by_the_driver() -> None:
         bound.append(value)
         return "?"
 
-    assert server_condition('"a`b" = 1 and "a`b" = \'x; DROP\'', [column], literal) == "(`a``b` = ?)"
+    text = '"a`b" = 1 and "a`b" = \'x; DROP\''
+    assert server_condition(text, [column], MysqlWords(literal)) == "(`a``b` = ?)"
     assert bound == [1]
