@@ -32,8 +32,11 @@ from assets.types import arrow_type
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from assets.row_filter import RowFilter
     from assets.sync import Column
 
+Piece = tuple[int, "list[pa.Array] | None", "list[dict[str, str]] | None"]
+"""A number of rows, their columns, and what of them fits no column type. No columns: these rows are left out."""
 MAX_WORKBOOK_BYTES = 256 << 20
 FILE, ROW, VERSION = "_file", "_row", "_file_version"
 
@@ -82,11 +85,17 @@ class TableFile:
         return ObjectFacts(*json_facts(self._rows()))  # type: ignore[arg-type]
 
     def batches(
-        self, columns: Sequence[Column], *, again: bool = False, scratch: Path | None = None
+        self,
+        columns: Sequence[Column],
+        *,
+        again: bool = False,
+        scratch: Path | None = None,
+        row_filter: RowFilter | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """All rows: file, row number and version, the given data columns, the misfits' column.
 
         Args:
+            row_filter: rows that it surely leaves out need not come: row groups of Parquet by their statistics.
             again: for a comparison: by another decoder than that of a sync, where there is one.
             scratch: folder for what such a decoder needs on disk.
         """
@@ -95,7 +104,10 @@ class TableFile:
         data = [c for c in columns if c.name not in (FILE, ROW, VERSION)]
         schema = pa.schema([*((c.name, arrow_type(c.arrow_type)) for c in columns), (UNFIT_COLUMN, pa.string())])
         row = 0
-        for count, arrays, misfits in (again and self._pieces_again(data, scratch)) or self._pieces(data):
+        for count, arrays, misfits in (again and self._pieces_again(data, scratch)) or self._pieces(data, row_filter):
+            if arrays is None:
+                row += count
+                continue
             made = {
                 FILE: lambda n: pa.repeat(pa.scalar(self.found.key), n),
                 VERSION: lambda n: pa.repeat(pa.scalar(self.found.version), n),
@@ -108,9 +120,9 @@ class TableFile:
             yield pa.RecordBatch.from_arrays(placed, schema=schema)
             row += count
 
-    def _pieces(self, columns: Sequence[Column]) -> Iterator[tuple[int, list[pa.Array], list[dict[str, str]] | None]]:
+    def _pieces(self, columns: Sequence[Column], row_filter: RowFilter | None) -> Iterator[Piece]:
         if self.kind == "parquet":
-            yield from self._parquet_pieces(columns)
+            yield from self._parquet_pieces(columns, row_filter)
         elif self.kind in ("csv", "tsv"):
             for batch in self._csv():
                 yield batch.num_rows, *csv_columns(batch, columns)
@@ -118,9 +130,7 @@ class TableFile:
             for chunk in chunked(self._rows()):
                 yield len(chunk), *json_columns(chunk, columns)
 
-    def _pieces_again(
-        self, columns: Sequence[Column], scratch: Path | None
-    ) -> Iterator[tuple[int, list[pa.Array], list[dict[str, str]] | None]] | None:
+    def _pieces_again(self, columns: Sequence[Column], scratch: Path | None) -> Iterator[Piece] | None:
         from assets.sources.duckdb_parquet import duckdb_pieces, serves
 
         if self.kind != "parquet":
@@ -188,16 +198,20 @@ class TableFile:
         if twice:
             raise SourceAccessError(f"several columns are named {', '.join(twice)}", where=self.where)
 
-    def _parquet_pieces(
-        self, columns: Sequence[Column]
-    ) -> Iterator[tuple[int, list[pa.Array], list[dict[str, str]] | None]]:
+    def _parquet_pieces(self, columns: Sequence[Column], row_filter: RowFilter | None) -> Iterator[Piece]:
         import pyarrow as pa
+
+        from assets.sources.parquet_groups import group_runs
 
         with self._parquet() as file:
             names = {name: i for i, name in enumerate(file.schema_arrow.names)}
             self._require_unique(list(file.schema_arrow.names))
+            runs = [(0, None)] if row_filter is None else group_runs(file, row_filter, columns)
             try:
-                for batch in self._exact_batches(file):
+                for skipped, batch in self._batches_of(file, runs):
+                    if batch is None:
+                        yield skipped, None, None
+                        continue
 
                     def column(wanted: Column, kind: pa.DataType) -> tuple[pa.Array, dict[int, str]] | None:
                         at = names.get(wanted.name)
@@ -209,15 +223,24 @@ class TableFile:
             except (pa.ArrowException, OSError) as error:
                 raise unreadable(error, self.where, "Parquet file") from None
 
-    def _exact_batches(self, file: Any) -> Iterator[pa.RecordBatch]:
-        """The file's batches, INT96 columns in the unit that holds all their values."""
-        batches = file.iter_batches(batch_size=BATCH_ROWS)
+    def _batches_of(self, file: Any, runs: Sequence[tuple[int, list[int] | None]]) -> Iterator[tuple[int, Any]]:
+        """Batches of the runs of row groups, and a number of rows alone where such are left out."""
+        for skipped, groups in runs:
+            if skipped:
+                yield skipped, None
+            for batch in self._exact_batches(file, groups):
+                yield 0, batch
+
+    def _exact_batches(self, file: Any, groups: list[int] | None) -> Iterator[pa.RecordBatch]:
+        """Batches of row groups (None: all), INT96 columns in the unit that holds all their values."""
+        batches = file.iter_batches(batch_size=BATCH_ROWS, row_groups=groups)
         names = int96_columns(file)
         if not names:
             yield from batches
             return
         with self._parquet(int96="ns") as exact:
-            for batch, finer in zip(batches, exact.iter_batches(batch_size=BATCH_ROWS, columns=names), strict=True):
+            again = exact.iter_batches(batch_size=BATCH_ROWS, row_groups=groups, columns=names)
+            for batch, finer in zip(batches, again, strict=True):
                 for name in names:
                     at = batch.schema.names.index(name)
                     column = finest(batch.column(at), finer.column(name), f"{self.where}, column {name}")

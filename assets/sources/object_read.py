@@ -12,6 +12,7 @@ from assets.arrow_compute import arrow_compute
 from assets.bronze import UPSERT
 from assets.errors import SourceUnreachableError, WatermarkError
 from assets.lakehouse.interface import OP, POSITION
+from assets.row_filter import RowFilter
 from assets.sources.file_reading import FILE, ROW, TableFile
 from assets.sources.file_tables import FileTable
 from assets.sources.interface import BATCH_ROWS, UNFIT_COLUMN, TableRead
@@ -48,6 +49,7 @@ class FileRows(TableRead):
         self.position = time.time_ns() // 1000
         self._unfit = 0
         self._swapped: dict[str, TableFile | None] = {}
+        self._filter: RowFilter | None = None
 
     @property
     def own_key(self) -> bool:
@@ -83,7 +85,7 @@ class FileRows(TableRead):
                         future.cancel()
 
     def _rows_in(self, file: TableFile, columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:
-        return file.batches(columns)
+        return file.batches(columns, row_filter=self._filter)
 
     def _whole(self, file: TableFile, columns: Sequence[Column]) -> list[pa.RecordBatch]:
         for _ in range(CHANGES):
@@ -174,6 +176,8 @@ class ObjectRead(FileRows):
         self._whole_table = plan.mode == "full"
         self._unchanged = self._pending = False
         self._partial = bool(plan.table.row_filter or plan.shape.converts)
+        if plan.table.row_filter and not self.own_key:  # with a key of their own all rows say which one is the newest
+            self._filter = RowFilter.parse(plan.table.row_filter)
         self._stored: dict[str, bytearray] = {}  # rows of replaced files that are stored again, one bit each
         self._rows = 0
         if self._previous:

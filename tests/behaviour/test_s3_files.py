@@ -174,6 +174,32 @@ def test_an_overwritten_object_of_a_filtered_table_leaves_no_row_of_its_earlier_
     assert lake.silver("files.orders", "id") == [(1,)]
 
 
+def test_a_filter_reads_only_the_row_groups_that_may_hold_its_rows(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = bucket.installation
+    sink = io.BytesIO()
+    days = [date(2024, 1 + n // 10, 1 + n % 10) for n in range(60)]
+    pq.write_table(pa.table({"id": range(60), "day": days}), sink, row_group_size=10)
+    bucket.put("orders/a.parquet", sink.getvalue())
+    read: list[Any] = []
+    exact = TableFile._exact_batches
+
+    def noted(self: TableFile, file: Any, groups: Any) -> Any:
+        read.append(groups)
+        return exact(self, file, groups)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TableFile, "_exact_batches", noted)
+        wanted = "day between '2024-02-05' and '2024-03-02' or id = 59"
+        result = lake.sync("files.orders", row_filter=wanted)
+    assert read == [[1, 2], [5]]
+    assert (result.rows_read, result.equal) == (6 + 2 + 1, True)
+    assert lake.silver("files.orders", "_row", "id") == [(n, n) for n in [*range(14, 22), 59]]
+    assert lake.bronze_rows("files.orders") == 9
+    assert lake.verify("files.orders").equal
+
+
 def test_values_are_verified_through_another_decoder_than_that_of_the_sync(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""A row filter on Snowflake: judged on the stored values, and sent to the server as far as it cannot judge otherwise."""
+"""A row filter on Snowflake: judged on the stored values, sent to the server where it cannot judge otherwise."""
 
 from __future__ import annotations
 
