@@ -176,16 +176,19 @@ class RestConnector(Connector):
                 where=f"{self.name}/{plan.table.name}",
                 remedy="Describe `incremental` of the endpoint in the connector's config.",
             )
-        with RestRead(self, endpoint, short, plan.key, plan=plan) as read:
+        with RestRead(self, endpoint, short, plan.key, plan=plan, row_filter=plan.table.row_filter) as read:
             yield read
 
     def estimate(
         self, plan: WindowPlan, loaded: Callable[[], Iterator[pa.RecordBatch]] | None = None, *, keys: bool = False
     ) -> ReadEstimate:
         """The first request; how many rows and pages follow is told by the API page by page."""
+        from assets.sources.rest_filter import filtered_endpoint
         from assets.sources.rest_read import lowered
 
-        endpoint, _ = self.endpoint_of(plan.table.name)
+        endpoint, short = self.endpoint_of(plan.table.name)
+        if short == endpoint.name:
+            endpoint = filtered_endpoint(endpoint, plan.table.row_filter)
         since = self._first(endpoint)
         if endpoint.incremental and plan.mode == "incremental" and plan.previous and plan.previous.value:
             since = lowered(plan.previous.value, endpoint.incremental.overlap)
@@ -202,7 +205,7 @@ class RestConnector(Connector):
         from assets.sources.rest_read import RestRead
 
         endpoint, short = self.endpoint_of(table.name)
-        with RestRead(self, endpoint, short, table.primary_key, only=columns) as read:
+        with RestRead(self, endpoint, short, table.primary_key, only=columns, row_filter=table.row_filter) as read:
             yield read
 
     def source(self, tables: Sequence[str] | None = None, **options: Any) -> Any:

@@ -181,6 +181,16 @@ class Incremental(_Model):
     )
 
 
+class FilterParam(_Model):
+    """A query parameter by which the API leaves rows out: a row filter's condition on the field is sent in it."""
+
+    field: str = Field(description="Field of a row.", examples=["status"])
+    param: str = Field(description="Query parameter that takes the value.", examples=["status", "created_after"])
+    operator: Literal["=", "<", "<=", ">", ">="] = Field(
+        default="=", description="How the API compares the field with the value; it may let more rows pass, not fewer."
+    )
+
+
 class Parent(_Model):
     """The endpoint is asked once for each row of another one."""
 
@@ -206,6 +216,9 @@ class Endpoint(_Model):
         default=None, description="JSONPath of the number of all rows; the rows read are compared with it."
     )
     incremental: Incremental | None = Field(default=None, description="Needs a primary key; default: read in full.")
+    filters: list[FilterParam] = Field(
+        default_factory=list, description="Parameters that leave rows out; a row filter is applied to what comes too."
+    )
     parent: Parent | None = Field(default=None, description="The endpoint whose rows fill the path's placeholders.")
     nested: Literal["json", "tables"] = Field(
         default="json",
@@ -224,6 +237,9 @@ class Endpoint(_Model):
             raise ValueError("the path's placeholders and parent.params differ")
         if self.incremental and not self.primary_key:
             raise ValueError("incremental needs a primary_key")
+        taken = {*self.params} | ({self.incremental.start_param} if self.incremental else set())
+        if twice := sorted(taken & {declared.param for declared in self.filters}):
+            raise ValueError(f"parameters of filters that have a value already: {', '.join(twice)}")
         for kind in self.columns.values():
             arrow_type(kind)
         return self

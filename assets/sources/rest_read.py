@@ -15,6 +15,7 @@ from assets.sources.interface import UNFIT_COLUMN, TableRead
 from assets.sources.newest_rows import NewestRows
 from assets.sources.rest_api import RestConnector, columns_of
 from assets.sources.rest_config import Endpoint
+from assets.sources.rest_filter import filtered_endpoint
 from assets.sources.rest_pages import Row, normalised
 from assets.sources.text_files import JSON_ROWS, json_columns
 from assets.sync import Column, Watermark, WindowPlan
@@ -78,8 +79,10 @@ class RestRead(TableRead):
         *,
         plan: WindowPlan | None = None,
         only: Sequence[str] | None = None,
+        row_filter: str = "",
     ) -> None:
-        self._connector, self._endpoint, self._table = connector, endpoint, table
+        self._connector, self._table = connector, table
+        self._endpoint = filtered_endpoint(endpoint, row_filter) if table == endpoint.name else endpoint
         self._key, self._only = tuple(key), only
         self._previous = plan.previous if plan and plan.mode == "incremental" else None
         self._cursor = plan.cursor if plan else None

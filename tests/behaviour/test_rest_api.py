@@ -248,3 +248,35 @@ def test_a_response_beyond_the_limit_is_refused(api: RestServer, home: Path) -> 
     source = SourceInstallation(home, "rest_api", config(api, max_response_bytes=2000))
     table = source.discover("api.orders")
     assert table.refusal is not None and "larger than 2000 bytes" in table.refusal
+
+
+def test_conditions_of_a_filter_go_to_the_parameters_that_the_config_declares(api: RestServer, home: Path) -> None:
+    api.tables["orders"] = [
+        {"id": i, "status": "open" if i % 3 else "closed", "at": i * 10, "paid": bool(i % 2)} for i in range(30)
+    ]
+    api.filters = {
+        "status": lambda row, value: row["status"] == value,
+        "min_at": lambda row, value: row["at"] >= int(value),
+        "paid": lambda row, value: row["paid"] is (value == "true"),
+    }
+    filters = [
+        {"field": "status", "param": "status"},
+        {"field": "at", "param": "min_at", "operator": ">="},
+        {"field": "paid", "param": "paid"},
+    ]
+    source = SourceInstallation(home, "rest_api", config(api, "all", endpoint={"filters": filters}))
+    wanted = "status = 'open' and at > 100 and (paid = true or id = 20)"
+    result = source.sync("api.orders", row_filter=wanted)
+    ids = [i for i in range(11, 30) if i % 3 and (i % 2 or i == 20)]
+    assert (result.rows_read, result.equal) == (len(ids), True)
+    assert source.silver("api.orders", "id") == [(number,) for number in ids]
+    queries = {path.partition("?")[2] for path, _ in api.requests}
+    assert queries == {"", "status=open&min_at=100"}, "without a parameter only the columns were looked at"
+    assert source.verify("api.orders").equal
+
+    api.tables["orders"][11]["status"] = "closed"
+    changed = source.sync("api.orders")
+    assert (changed.rows_silver, changed.equal) == (len(ids) - 1, True)
+    twice = config(api, endpoint={"filters": filters, "params": {"paid": "true"}})
+    with pytest.raises(ConfigurationError, match="endpoints.0"):
+        source.configure(twice)

@@ -14,7 +14,10 @@ LIMIT = 10
 
 
 class RestServer(ThreadingHTTPServer):
-    """``tables`` are lists of rows by path. ``fail`` maps a request's number (from 1) to what happens to it."""
+    """``tables`` are lists of rows by path, ``filters`` what a parameter's value lets pass.
+
+    ``fail`` maps a request's number (from 1) to what happens to it.
+    """
 
     daemon_threads = True
 
@@ -23,6 +26,7 @@ class RestServer(ThreadingHTTPServer):
         self.tables: dict[str, list[dict[str, Any]]] = {}
         self.fail: dict[int, str] = {}
         self.requests: list[tuple[str, dict[str, str]]] = []
+        self.filters: dict[str, Callable[[dict[str, Any], str], bool]] = {}
         self.total: int | None = None
         self.authorized: Callable[[dict[str, str], dict[str, str]], bool] = lambda headers, query: True
         self.tokens: set[str] = set()
@@ -116,6 +120,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if since := query.get("since"):
             rows = [row for row in rows if str(row["updated_at"]) >= since]
+        for param, passes in server.filters.items():
+            if param in query:
+                rows = [row for row in rows if passes(row, query[param])]
         self._page(kind, rows, query, failure)
 
     def _page(self, kind: str, rows: list[dict[str, Any]], query: dict[str, str], failure: str) -> None:
