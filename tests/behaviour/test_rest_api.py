@@ -278,5 +278,5 @@ def test_conditions_of_a_filter_go_to_the_parameters_that_the_config_declares(ap
     changed = source.sync("api.orders")
     assert (changed.rows_silver, changed.equal) == (len(ids) - 1, True)
     twice = config(api, endpoint={"filters": filters, "params": {"paid": "true"}})
-    with pytest.raises(ConfigurationError, match="endpoints.0"):
+    with pytest.raises(ConfigurationError, match=r"endpoints\.0"):
         source.configure(twice)
