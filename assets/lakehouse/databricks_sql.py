@@ -286,15 +286,13 @@ def _latest(data: Columns, key: Sequence[str], changes: str, closes: bool) -> st
     partition = ", ".join(name(column) for column in key)
     shown = f"to_json(named_struct({', '.join(f'{text(c)}, {name(c)}' for c in key)}))"
     run = (
-        f"CASE WHEN `_ties` > 1 THEN raise_error(concat({text(KEY_NOT_UNIQUE + ' ')}, {shown}))"
+        f"CASE WHEN `_row` > 1 THEN raise_error(concat({text(KEY_NOT_UNIQUE + ' ')}, {shown}))"
         f" ELSE {name(RUN)} END AS {name(RUN)}"
     )
     listed = ", ".join(run if column == RUN else name(column) for column in data)
-    ranked = (
-        f"SELECT *, row_number() OVER (PARTITION BY {partition} ORDER BY {name(POSITION)} DESC, {name(OP)} DESC)"
-        f" AS `_rank`, count(*) OVER (PARTITION BY {partition}, {name(POSITION)}, {name(OP)}) AS `_ties`"
-        f" FROM (\n{changes}\n) AS c"
-    )
+    # one window for both, so the changes are sorted once; a second row of the first rank is a tie
+    window = f"OVER (PARTITION BY {partition} ORDER BY {name(POSITION)} DESC, {name(OP)} DESC)"
+    ranked = f"SELECT *, rank() {window} AS `_rank`, row_number() {window} AS `_row` FROM (\n{changes}\n) AS c"
     deleted = name(DELETED_AT) if closes else f"CAST(NULL AS TIMESTAMP) AS {name(DELETED_AT)}"
     return (
         f"SELECT {listed}, {deleted}, {name(OP)},"

@@ -29,8 +29,8 @@ WHEN NOT MATCHED THEN INSERT (`id`, `na``me`, `price`, `_headrace_run`, `_headra
 -- upsert
 MERGE WITH SCHEMA EVOLUTION INTO `main`.`silver`.`shop__t` AS t
 USING (
-SELECT `id`, `na``me`, `price`, CASE WHEN `_ties` > 1 THEN raise_error(concat('HEADRACE_KEY_NOT_UNIQUE ', to_json(named_struct('id', `id`)))) ELSE `_headrace_run` END AS `_headrace_run`, `_headrace_loaded_at`, `_headrace_position`, CAST(NULL AS TIMESTAMP) AS `_headrace_deleted_at`, `_headrace_op`, CAST(NULL AS STRING) AS `_headrace_state` FROM (
-SELECT *, row_number() OVER (PARTITION BY `id` ORDER BY `_headrace_position` DESC, `_headrace_op` DESC) AS `_rank`, count(*) OVER (PARTITION BY `id`, `_headrace_position`, `_headrace_op`) AS `_ties` FROM (
+SELECT `id`, `na``me`, `price`, CASE WHEN `_row` > 1 THEN raise_error(concat('HEADRACE_KEY_NOT_UNIQUE ', to_json(named_struct('id', `id`)))) ELSE `_headrace_run` END AS `_headrace_run`, `_headrace_loaded_at`, `_headrace_position`, CAST(NULL AS TIMESTAMP) AS `_headrace_deleted_at`, `_headrace_op`, CAST(NULL AS STRING) AS `_headrace_state` FROM (
+SELECT *, rank() OVER (PARTITION BY `id` ORDER BY `_headrace_position` DESC, `_headrace_op` DESC) AS `_rank`, row_number() OVER (PARTITION BY `id` ORDER BY `_headrace_position` DESC, `_headrace_op` DESC) AS `_row` FROM (
 SELECT `id` AS `id`, `na``me` AS `na``me`, `price` AS `price`, `_headrace_run` AS `_headrace_run`, `_headrace_loaded_at` AS `_headrace_loaded_at`, `_headrace_position` AS `_headrace_position`, `_headrace_op` AS `_headrace_op` FROM `main`.`bronze`.`shop__t` WHERE `_headrace_run` = :tag AND `_headrace_state` IS NULL
 ) AS c
 ) AS r WHERE `_rank` = 1
@@ -46,8 +46,8 @@ WHEN NOT MATCHED AND s.`_headrace_op` = 'u' THEN INSERT (`id`, `na``me`, `price`
 -- upsert_versions
 MERGE WITH SCHEMA EVOLUTION INTO `main`.`silver`.`shop__t` AS t
 USING (
-SELECT `id`, `na``me`, `price`, CASE WHEN `_ties` > 1 THEN raise_error(concat('HEADRACE_KEY_NOT_UNIQUE ', to_json(named_struct('id', `id`)))) ELSE `_headrace_run` END AS `_headrace_run`, `_headrace_loaded_at`, `_headrace_position`, `_headrace_deleted_at`, `_headrace_op`, CAST(NULL AS STRING) AS `_headrace_state` FROM (
-SELECT *, row_number() OVER (PARTITION BY `id` ORDER BY `_headrace_position` DESC, `_headrace_op` DESC) AS `_rank`, count(*) OVER (PARTITION BY `id`, `_headrace_position`, `_headrace_op`) AS `_ties` FROM (
+SELECT `id`, `na``me`, `price`, CASE WHEN `_row` > 1 THEN raise_error(concat('HEADRACE_KEY_NOT_UNIQUE ', to_json(named_struct('id', `id`)))) ELSE `_headrace_run` END AS `_headrace_run`, `_headrace_loaded_at`, `_headrace_position`, `_headrace_deleted_at`, `_headrace_op`, CAST(NULL AS STRING) AS `_headrace_state` FROM (
+SELECT *, rank() OVER (PARTITION BY `id` ORDER BY `_headrace_position` DESC, `_headrace_op` DESC) AS `_rank`, row_number() OVER (PARTITION BY `id` ORDER BY `_headrace_position` DESC, `_headrace_op` DESC) AS `_row` FROM (
 SELECT `id` AS `id`, `na``me` AS `na``me`, `price` AS `price`, `_headrace_run` AS `_headrace_run`, `_headrace_loaded_at` AS `_headrace_loaded_at`, `_headrace_position` AS `_headrace_position`, `_headrace_op` AS `_headrace_op`, CAST(NULL AS TIMESTAMP) AS `_headrace_deleted_at` FROM `main`.`bronze`.`shop__t` WHERE `_headrace_run` = :tag AND `_headrace_state` IS NULL
 ) AS c
 ) AS r WHERE `_rank` = 1

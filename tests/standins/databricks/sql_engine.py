@@ -19,6 +19,7 @@ from deltalake import DeltaTable, Schema, write_deltalake
 
 from tests.standins.databricks import sql_text
 from tests.standins.databricks.errors import ApiError, SqlError
+from tests.standins.databricks.merges import merge
 from tests.standins.databricks.other_loaders import LoaderSql, inserted_rows, nullable
 from tests.standins.databricks.sql_text import NAME, closing, literal, parts_of, replace_calls, replace_names
 from tests.standins.databricks.unity_catalog import UnityCatalog
@@ -34,6 +35,7 @@ class SqlEngine:
     def __init__(self, catalog: UnityCatalog) -> None:
         os.environ["SAIL_CATALOG__LIST"] = '[{name="sail", type="memory", initial_database=["default"]}]'
         os.environ["SAIL_CATALOG__DEFAULT_CATALOG"] = "sail"
+        os.environ["SAIL_SPARK__SESSION_TIMEOUT_SECS"] = "86400"  # by default an idle session ends after minutes
         os.environ.setdefault("RUST_LOG", "error")
         from pysail.spark import SparkConnectServer
         from pyspark.sql import SparkSession
@@ -315,7 +317,11 @@ class SqlEngine:
             sql = re.sub(r"\AMERGE\s+WITH\s+SCHEMA\s+EVOLUTION", "MERGE", sql, flags=re.I)
         for _ in range(3):
             try:
-                self._spark.sql(self._resolved(sql, default)).toArrow()
+                resolved = self._resolved(sql, default)
+                if kind == "MERGE":
+                    merge(self._spark, resolved, location, self._catalog.folder / "scratch")
+                else:
+                    self._spark.sql(resolved).toArrow()
                 break
             except Exception as error:
                 if "Failed to commit transaction" not in str(error):
