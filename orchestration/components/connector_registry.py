@@ -4,6 +4,7 @@ No postponed annotations here: Dagster looks at a body's annotations as they sta
 """
 
 import gc
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,8 @@ MOST_DESCRIBED = 2_000
 connector has one source asset, as every asset costs about a millisecond at each load; columns and place then come with
 a table's first sync."""
 
+COLLECTED_SECONDS = 30.0
+"""After a reload: its readers are served before the definitions that it replaced are freed."""
 
 RELOAD_SECONDS = 120.0
 """How long a reload may take until somebody else begins one."""
@@ -88,8 +91,9 @@ class ConnectorRegistry(dg.StateBackedComponent, dg.Model, dg.Resolvable):
     def build_defs_from_state(self, context: dg.ComponentLoadContext, state_path: Path | None) -> dg.Definitions:
         # nothing was recorded yet in a new home: the catalog itself is the state
         state = RegistryState.model_validate_json(state_path.read_text()) if state_path else read_registry(Settings())
+        definitions = registry_definitions(state)
         _known.loaded = state.version
-        return registry_definitions(state)
+        return definitions
 
 
 def registry_definitions(state: RegistryState) -> dg.Definitions:
@@ -97,7 +101,7 @@ def registry_definitions(state: RegistryState) -> dg.Definitions:
     tables = sum(len(connector.tables) for connector in state.connectors)
     if tables <= MOST_DESCRIBED:
         return _definitions(state, tables)
-    # the objects live as long as the process: collecting among them takes a quarter of the load
+    # the objects live until the next load: collecting among them takes a quarter of this one
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -106,6 +110,17 @@ def registry_definitions(state: RegistryState) -> dg.Definitions:
         gc.freeze()
         if enabled:
             gc.enable()
+        if _known.loaded:  # a load before this one, in the same process
+            later = threading.Timer(COLLECTED_SECONDS, _collect_replaced)
+            later.daemon = True
+            later.start()
+
+
+def _collect_replaced() -> None:
+    """Free what a reload replaced: the collector does not look at frozen objects."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def _definitions(state: RegistryState, tables: int) -> dg.Definitions:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import dagster as dg
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
+from dagster._core.remote_representation.code_location import GrpcServerCodeLocation
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.context import WorkspaceRequestContext as _RequestContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster._core.workspace.permissions import LOCATION_SCOPED_PERMISSIONS, PermissionResult, Permissions
+from dagster_shared.serdes import serialize_value
 
 from orchestration.web.graphql_guard import PERMISSIONS
 from orchestration.web.principal import Principal
@@ -31,9 +34,21 @@ def open_workspace(instance: dg.DagsterInstance, workspace_file: str) -> Workspa
 
 
 def reload_with_new_state(process: WorkspaceProcessContext, location: str, state_key: str) -> None:
-    """What the mutation ``refreshComponentState`` does: the component writes its state, the location is loaded anew."""
+    """What the mutation ``refreshComponentState`` does, without a new process for the code location.
+
+    The component writes its state; then the location's server builds what depends on it anew, where it runs.
+    """
+    entry = process.get_current_workspace().code_location_entries[location]
     process.refresh_component_state(location, [state_key])
-    process.reload_code_location(location)
+    if not isinstance(entry.code_location, GrpcServerCodeLocation):
+        raise NotImplementedError(f"{location} is served by no gRPC server")
+    storage = process.instance.defs_state_storage
+    states = storage.get_latest_defs_state_info() if storage else None
+    reply = entry.code_location.client.reload_code_with_state(serialize_value(states))
+    if reply.serialized_error:
+        process.reload_code_location(location)  # a new process, and its error is shown
+    elif not isinstance(entry.origin, GrpcServerCodeLocationOrigin):
+        process.refresh_code_location(location)  # else the process watches the server, and sees its new id
 
 
 class RequestContext(_RequestContext):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psutil
 import pytest
 
 from assets.settings import Settings
@@ -33,6 +34,10 @@ def dagster_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     return home
+
+
+def code_servers() -> set[int]:
+    return {p.pid for p in psutil.Process().children(recursive=True) if "orchestration.definitions" in p.cmdline()}
 
 
 def test_an_added_connector_appears_as_assets_without_a_restart(settings: Settings, dagster_home: Path) -> None:
@@ -60,7 +65,9 @@ def test_an_added_connector_appears_as_assets_without_a_restart(settings: Settin
         assert before < shown()
         with viewer:  # a server that runs follows the catalog by itself
             time.sleep(2 * LOOK_SECONDS)
+            assert (processes := code_servers())
             hr.datasets.upload("third", [("v.csv", io.BytesIO(b"a\n1\n"))])
             wait_until(lambda: ("silver", "third", "files.v") in shown(), 120)
             hr.connectors.remove("third")
             wait_until(lambda: ("silver", "third", "files.v") not in shown(), 120)
+            assert code_servers() == processes, "it builds the definitions anew where it runs"
