@@ -113,7 +113,7 @@ def _files(
     return kept if len(kept) < len(files) else None
 
 
-def _not_null(condition: exp.Expression, target: str) -> str:
+def _not_null(condition: Any, target: str) -> str:
     inner = condition.this.this if isinstance(condition, exp.Not) and isinstance(condition.this, exp.Is) else None
     return inner.name if isinstance(inner, exp.Column) and inner.table == target else ""
 
