@@ -54,6 +54,10 @@ class SqlEngine:
         self.external: list[dict[str, str]] = []
         """External locations: url (``s3://bucket/prefix`` or ``gs://``), endpoint, key and secret (of S3 only)."""
 
+    def close(self) -> None:
+        """Else the client waits at the interpreter's end for a server that has ended before."""
+        self._spark.client.close()
+
     def execute(
         self,
         statement: str,

@@ -32,6 +32,7 @@ CONDITIONS = (
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     engine = SqlEngine(UnityCatalog(tmp_path_factory.mktemp("catalog")))  # its server ends with it
     yield engine._spark
+    engine.close()
 
 
 def rows(chance: random.Random, first: int, count: int, mark: str) -> pa.Table:
