@@ -6,6 +6,7 @@ A person gives access once, by an authorization-code flow with PKCE (RFC 6749, 7
 
 from __future__ import annotations
 
+import base64
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from assets.sources.interface import Connector
     from assets.url_guard import UrlGuard
 
+CALLBACK = "/headrace/oauth/callback"
+"""Where the authorization server sends the person's browser back to."""
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 REQUEST_SECONDS = (10, 20)
 """To connect, and of silence."""
@@ -37,6 +40,7 @@ class OAuthClient:
 
     Args:
         parameters: more fields of the authorization request, such as ``access_type=offline``.
+        basic: the token endpoint takes the client's secret in the header ``Authorization``, not in the body.
     """
 
     authorization_url: str
@@ -45,6 +49,7 @@ class OAuthClient:
     client_secret: SecretStr | None = None
     scope: str | None = None
     parameters: dict[str, str] = field(default_factory=dict)
+    basic: bool = False
 
     @property
     def identity(self) -> tuple[str, str, str, str | None]:
@@ -82,7 +87,7 @@ class OAuthClient:
         return self._ask({"grant_type": "refresh_token", "refresh_token": refresh_token}, guard, where)
 
     def _ask(self, fields: dict[str, str], guard: UrlGuard, where: str) -> dict[str, Any]:
-        return request_token(self.token_url, self.client_id, self.client_secret, fields, guard, where)
+        return request_token(self.token_url, self.client_id, self.client_secret, fields, guard, where, basic=self.basic)
 
 
 class AccessTokens(Protocol):
@@ -104,35 +109,60 @@ class AccessTokens(Protocol):
         """`assets.catalog.oauth_state.OAuthState`, or None where nobody has given access."""
         ...
 
-    @property
-    def give_access(self) -> str:
-        """What a person does to give access."""
-        ...
+
+def give_access(connector: str) -> str:
+    """What a person does to give a stored connector access."""
+    return f"Log in at its source: open /headrace/oauth/{connector}"
+
+
+def redirect_address() -> str:
+    """The address to register at authorization servers, as far as the settings tell it."""
+    from assets.settings import Settings
+
+    return (Settings().web_url or "<address of Headrace>").rstrip("/") + CALLBACK
+
+
+def access_token_of(connector: Connector, rejected: str | None = None) -> str:
+    """The token that a connector with an ``oauth_client`` connects with now: `AccessTokens.access_token`."""
+    client, tokens = connector.oauth_client(), connector.access_tokens
+    assert client is not None
+    if tokens is None:
+        raise SourceAccessError(
+            "a person has to log in at the source.", where=connector.name, remedy="Save the connector, then log in."
+        )
+    return tokens.access_token(client, rejected)
 
 
 def access_check(connector: Connector) -> CheckResult:
     """Whether a connector with an ``oauth_client`` has access now, and in its detail when that ends."""
     started = time.monotonic()
-    client, tokens = connector.oauth_client(), connector.access_tokens
-    if client is None or tokens is None:
-        detail = "a person has to log in at the source"
-        return CheckResult(name="login", ok=False, detail=detail, fix="Save the connector, then log in.")
     try:
-        tokens.access_token(client)
-        state = tokens.state()
+        access_token_of(connector)
     except HeadraceError as error:
         seconds = time.monotonic() - started
         return CheckResult(name="login", ok=False, detail=error.what, fix=error.remedy, seconds=seconds)
+    state = connector.access_tokens.state()  # type: ignore[union-attr]
     warning = state.warning()
     detail = warning or f"access was given by {state.authorized_by} on {state.authorized_at:%Y-%m-%d}"
+    if state.ends_at and not warning:
+        detail += f", until {state.ends_at:%Y-%m-%d %H:%M} UTC"
     seconds = time.monotonic() - started
-    return CheckResult(name="login", ok=True, detail=detail, fix=tokens.give_access if warning else "", seconds=seconds)
+    fix = give_access(connector.name) if warning else ""
+    return CheckResult(name="login", ok=True, detail=detail, fix=fix, seconds=seconds)
 
 
 def request_token(
-    url: str, client_id: str, secret: SecretStr | None, fields: dict[str, str], guard: UrlGuard, where: str
+    url: str,
+    client_id: str,
+    secret: SecretStr | None,
+    fields: dict[str, str],
+    guard: UrlGuard,
+    where: str,
+    *,
+    basic: bool = False,
 ) -> dict[str, Any]:
-    """Ask a token endpoint. The client's secret goes in the body, as nearly every server takes it.
+    """Ask a token endpoint. The client's secret goes in the body, as nearly every server takes it, or with ``basic``
+    in the header, id and secret as they are.
 
     Raises:
         LoginError: it refuses. Its text may repeat what was sent and is left out, but for a code of the standard.
@@ -141,10 +171,15 @@ def request_token(
     """
     import requests
 
-    data = {**fields, "client_id": client_id} | ({"client_secret": secret.get_secret_value()} if secret else {})
+    headers, data = {"Accept": "application/json"}, dict(fields)
+    if basic and secret:
+        pair = f"{client_id}:{secret.get_secret_value()}".encode()
+        headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
+    else:
+        data |= {"client_id": client_id} | ({"client_secret": secret.get_secret_value()} if secret else {})
     try:
         session = guard.requests_session(timeout=REQUEST_SECONDS, max_redirects=0)
-        response = session.post(url, data=data, headers={"Accept": "application/json"})
+        response = session.post(url, data=data, headers=headers)
         answer = response.json()
     except requests.RequestException as error:
         if not isinstance(error, ValueError):

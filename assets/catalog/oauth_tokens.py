@@ -18,7 +18,7 @@ from sqlalchemy import delete
 from assets.catalog.models import OAuthFlowRow, now
 from assets.catalog.oauth_state import OAuthState, oauth_state
 from assets.errors import ConfigurationError, ConflictError, SourceAccessError, SourceUnreachableError
-from assets.oauth import LoginError, OAuthClient
+from assets.oauth import LoginError, OAuthClient, give_access
 from assets.url_guard import UrlGuard
 
 if TYPE_CHECKING:
@@ -39,11 +39,6 @@ class OAuthTokens:
     def __init__(self, catalog: Catalog, connector: str) -> None:
         self._catalog, self._connector = catalog, connector
 
-    @property
-    def give_access(self) -> str:
-        """What a person does to give access."""
-        return f"Log in at its source: open /headrace/oauth/{self._connector}"
-
     def state(self) -> OAuthState | None:
         return oauth_state(self._stored())
 
@@ -52,22 +47,19 @@ class OAuthTokens:
         while True:
             stored = self._stored()
             if stored is None:
-                raise SourceAccessError("nobody has given access yet.", where=self._connector, remedy=self.give_access)
-            if stored["client"] != list(client.identity):
                 raise SourceAccessError(
-                    "the connector's authorization server, client or scope was changed since access was given.",
-                    where=self._connector,
-                    remedy=self.give_access,
+                    "nobody has given access yet.", where=self._connector, remedy=give_access(self._connector)
+                )
+            if stored["client"] != list(client.identity):
+                raise self._refused(
+                    "the connector's authorization server, client or scope was changed since access was given."
                 )
             tokens = json.loads(stored["tokens"])
             if tokens["access_token"] != rejected and not _ends_soon(stored):
                 return str(tokens["access_token"])
             if not stored["refreshable"] or stored.get("problem"):
-                raise SourceAccessError(
-                    oauth_state(stored).warning() or "the source refuses the access token.",  # type: ignore[union-attr]
-                    where=self._connector,
-                    remedy=self.give_access,
-                )
+                state = oauth_state(stored)
+                raise self._refused((state and state.warning()) or "the source refuses the access token.")
             if self._claim(tokens["access_token"]):
                 return self._refreshed(client, tokens)
             if time.monotonic() > deadline:
@@ -95,6 +87,9 @@ class OAuthTokens:
             row = self._catalog._row_to_change(session, self._connector)
             row.oauth = row.oauth_claimed_until = None
 
+    def _refused(self, what: str) -> SourceAccessError:
+        return SourceAccessError(what, where=self._connector, remedy=give_access(self._connector))
+
     def _stored(self) -> dict[str, Any] | None:
         """The entry of the connector's row, its tokens in the clear."""
         return self._catalog.resolved(self._connector, lambda row: row.oauth)
@@ -121,7 +116,9 @@ class OAuthTokens:
             if error.reason == "invalid_grant":  # another refusal may be mended in the config
                 kept = {"problem": error.what}
             raise SourceAccessError(
-                f"access has to be given again: {error.what}.", where=self._connector, remedy=self.give_access
+                f"access has to be given again: {error.what}.",
+                where=self._connector,
+                remedy=give_access(self._connector),
             ) from None
         finally:
             with self._catalog._writing_secrets() as session:

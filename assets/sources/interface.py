@@ -227,9 +227,13 @@ class Connector(ABC):
     def oauth_client(self) -> OAuthClient | None:
         """Headrace's registration at the authorization server, where the config asks a person to log in there.
 
-        Such a connector takes a token from ``self.access_tokens.access_token(client)`` whenever it connects.
+        Such a connector takes a token from `assets.oauth.access_token_of` whenever it connects.
         """
         return None
+
+    def oauth_registration(self, redirect_uri: str) -> str:
+        """What the source's administrator runs to register Headrace for ``oauth_client``; empty: not a statement."""
+        return ""
 
     @abstractmethod
     def check(self) -> list[CheckResult]:

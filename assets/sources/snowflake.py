@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from assets.errors import ConfigurationError, WatermarkError
+from assets.oauth import OAuthClient, access_token_of
 from assets.sources.interface import UNFIT_COLUMN, ChangeRead, Connector, TableRead
-from assets.sources.snowflake_connection import SnowflakeConfig, connection, rows
+from assets.sources.snowflake_connection import Access, SnowflakeConfig, connection, rows
 from assets.sources.snowflake_names import exact, folded, quoted, relation
+from assets.sources.snowflake_oauth import oauth_client, registration
 from assets.sync import CheckResult, Column, SourceTable, Watermark, WindowPlan
 from assets.types import arrow_type
 
@@ -33,6 +36,12 @@ GRANT SELECT ON ALL VIEWS IN DATABASE SHOP TO ROLE HEADRACE;
 GRANT SELECT ON FUTURE VIEWS IN DATABASE SHOP TO ROLE HEADRACE;
 -- for cdc, each table's owner:
 ALTER TABLE SHOP.PUBLIC.ORDERS SET CHANGE_TRACKING = TRUE;
+-- for a person's login (oauth), an account administrator; it tells the client id and secret:
+CREATE SECURITY INTEGRATION HEADRACE TYPE = OAUTH ENABLED = TRUE
+  OAUTH_CLIENT = CUSTOM OAUTH_CLIENT_TYPE = 'CONFIDENTIAL'
+  OAUTH_REDIRECT_URI = '<address of Headrace>/headrace/oauth/callback' OAUTH_ENFORCE_PKCE = TRUE
+  OAUTH_ISSUE_REFRESH_TOKENS = TRUE OAUTH_REFRESH_TOKEN_VALIDITY = 7776000;
+SELECT SYSTEM$SHOW_OAUTH_CLIENT_SECRETS('HEADRACE');
 """
 
 
@@ -181,21 +190,35 @@ class SnowflakeConnector(Connector):
     def schemas(self) -> list[str] | None:
         return None if self.config.schemas is None else [folded(name) for name in self.config.schemas]
 
+    def oauth_client(self) -> OAuthClient | None:
+        return oauth_client(self.config)
+
+    def oauth_registration(self, redirect_uri: str) -> str:
+        return registration(self.config, redirect_uri)
+
+    @property
+    def access(self) -> Access | None:
+        """Where a person's token comes from, if one logs in."""
+        return partial(access_token_of, self) if self.config.oauth else None
+
+    def session(self, where: str) -> AbstractContextManager[SnowflakeConnection]:
+        return connection(where, self.config, self.access)
+
     def check(self) -> list[CheckResult]:
         from assets.sources.snowflake_check import check_snowflake
 
-        return check_snowflake(self.name, self.config)
+        return check_snowflake(self)
 
     def discover(self, tables: Sequence[str] | None = None) -> list[SourceTable]:
         from assets.sources.snowflake_catalogue import list_tables
 
-        with connection(self.name, self.config) as opened:
+        with self.session(self.name) as opened:
             return list_tables(opened, self.name, self.database, self.schemas, tables)
 
     def probe(self, tables: Sequence[str]) -> str:
         from assets.sources.snowflake_probe import change_probe
 
-        with connection(self.name, self.config) as opened:
+        with self.session(self.name) as opened:
             return change_probe(opened, self.database, tables)
 
     def cursor_kind(self, table: SourceTable, cursor: str) -> str:
@@ -224,7 +247,7 @@ class SnowflakeConnector(Connector):
     def _snapshot(self, table: SourceTable, columns: Sequence[Column]) -> Iterator[SnowflakeRead]:
         from assets.sources.snowflake_snapshot import open_snapshot
 
-        with connection(f"{self.name}/{table.name}", self.config) as opened:
+        with self.session(f"{self.name}/{table.name}") as opened:
             snapshot = open_snapshot(opened, self.database, table)
             yield SnowflakeRead(self, opened, table, snapshot, columns)
 

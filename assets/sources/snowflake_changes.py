@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from assets.arrow_compute import arrow_compute
 from assets.errors import SchemaChangedError, StreamLostError, UnsupportedTableError
 from assets.sources.interface import UNFIT_COLUMN, ChangeBatch, ChangeRead, TableRead
-from assets.sources.snowflake_connection import TIME_TRAVEL_LOST, connection, error_number, rows, scrubbed
+from assets.sources.snowflake_connection import TIME_TRAVEL_LOST, error_number, rows, scrubbed
 from assets.sources.snowflake_names import exact, literal, quoted, relation
 from assets.sources.snowflake_snapshot import Snapshot, open_snapshot
 from assets.sync import STREAM, SourceTable, Watermark, WindowPlan
@@ -112,7 +112,7 @@ def open_first_read(connector: SnowflakeConnector, plan: WindowPlan) -> Iterator
     from assets.sources.snowflake import SnowflakeRead
 
     table = plan.table
-    with connection(f"{connector.name}/{table.name}", connector.config) as opened:
+    with connector.session(f"{connector.name}/{table.name}") as opened:
         snapshot = open_snapshot(opened, connector.database, table)
         require_followable(opened, connector, table, plan.key, snapshot)
         read = SnowflakeRead(connector, opened, table, snapshot, table.columns)
@@ -219,7 +219,7 @@ def open_changes(connector: SnowflakeConnector, plan: WindowPlan) -> Iterator[Ch
     """See ``Connector.open_changes``."""
     assert plan.previous is not None
     table = plan.table
-    with connection(f"{connector.name}/{table.name}", connector.config) as opened:
+    with connector.session(f"{connector.name}/{table.name}") as opened:
         snapshot = open_snapshot(opened, connector.database, table)
         require_followable(opened, connector, table, plan.key, snapshot)
         _require_same(opened, connector, plan, snapshot)

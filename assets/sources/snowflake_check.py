@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from assets.errors import HeadraceError, UrlRefusedError
+from assets.oauth import access_check, redirect_address
 from assets.sources.snowflake_catalogue import list_tables, visible_schemas
 from assets.sources.snowflake_connection import (
     SnowflakeConfig,
@@ -25,6 +26,7 @@ from assets.sync import CheckResult
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
 
+    from assets.sources.snowflake import SnowflakeConnector
     from assets.sync import SourceTable
 
 LARGE_ROWS = 1_000_000
@@ -36,10 +38,11 @@ Outcome = tuple[str, str]
 _FINE: Outcome = ("", "")
 
 
-def check_snowflake(name: str, config: SnowflakeConfig) -> list[CheckResult]:
+def check_snowflake(connector: SnowflakeConnector) -> list[CheckResult]:
     """One result a prerequisite; what cannot be tried without an earlier one is not tried."""
     from snowflake.connector import errors
 
+    name, config = connector.name, connector.config
     inside: list[tuple[str, Callable[[_Tried], Outcome]]] = [
         ("role", _role),
         ("warehouse", _warehouse),
@@ -52,21 +55,26 @@ def check_snowflake(name: str, config: SnowflakeConfig) -> list[CheckResult]:
     results: list[CheckResult] = []
     started = time.monotonic()
 
-    def add(check: str, outcome: Outcome) -> bool:
+    def add(check: str, outcome: Outcome, good: Outcome = ("ok", "")) -> bool:
         nonlocal started
         took, started = time.monotonic() - started, time.monotonic()
         ok = not outcome[0]
-        results.append(CheckResult(name=check, ok=ok, detail=outcome[0] or "ok", fix=outcome[1], seconds=took))
+        detail, fix = good if ok else outcome
+        results.append(CheckResult(name=check, ok=ok, detail=detail, fix=fix, seconds=took))
         return ok
 
     failed, opened = "", None
     try:
-        if not add("network", _network(config)):
+        access = access_check(connector) if add("network", _network(config)) and config.oauth else None
+        if not results[0].ok:
             failed = "network"
+        elif access and not access.ok:
+            failed = "login"
+            add("login", (access.detail, _access_fix(connector, access)))
         else:
             try:
-                opened = open_session(config, bare=True)
-                add("login", _FINE)
+                opened = open_session(config, connector.access, bare=True)
+                add("login", _FINE, (access.detail, access.fix) if access else ("ok", ""))
             except (HeadraceError, errors.Error, OSError) as error:
                 failed = "login"
                 add("login", _login(explain(error, name, config), config))
@@ -135,7 +143,15 @@ def _login(error: HeadraceError, config: SnowflakeConfig) -> Outcome:
         "password": f"ALTER USER {user} SET PASSWORD = '...'; or correct `user` and `password`.",
     }
     kind = "key" if config.private_key else "token" if config.token else "password"
-    return error.what, fixes[kind] if "private_key" not in error.what else error.remedy
+    return error.what, error.remedy if config.oauth or "private_key" in error.what else fixes[kind]
+
+
+def _access_fix(connector: SnowflakeConnector, access: CheckResult) -> str:
+    """How a person gives access, and how the account comes to allow it where that may be what is missing."""
+    tokens = connector.access_tokens
+    if tokens is not None and tokens.state() is not None and "_client" not in access.detail:
+        return access.fix
+    return f"{access.fix}\nThe account needs:\n{connector.oauth_registration(redirect_address())}"
 
 
 def _role(tried: _Tried) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,12 +19,16 @@ from assets.errors import (
     UrlRefusedError,
 )
 from assets.interruption import on_interrupt
+from assets.oauth import give_access
 from assets.sources.interface import ConnectorConfig
 from assets.sources.snowflake_names import folded, quoted
+from assets.sources.snowflake_oauth import PersonLogin, refuses_token
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
 
+Access = Callable[[str | None], str]
+"""Gives a person's access token; its argument is one that the account refused just now."""
 NETWORK_SECONDS = 110
 # What an account or a user may have set otherwise, and what reading relies on.
 SESSION: dict[str, Any] = {
@@ -39,7 +43,8 @@ SESSION: dict[str, Any] = {
     "PYTHON_CONNECTOR_QUERY_RESULT_FORMAT": "ARROW",
     "BINARY_OUTPUT_FORMAT": "HEX",
 }
-LOGIN_REFUSED = frozenset([390100, 390101, 390102, 390103, 390144, 390186, 390303, 390318, 390422, 394300, 394304])
+LOGIN_REFUSED = frozenset([390100, 390101, 390102, 390103, 390144, 390186, 390422, 394300, 394304])
+OAUTH_REFUSED = range(390300, 390400)
 ROLE_REFUSED = frozenset([390189, 3013])
 TOKEN_EXPIRED = frozenset([390111, 390112, 390113, 390114])
 NOT_THERE = frozenset([2003, 2043])
@@ -63,7 +68,10 @@ class SnowflakeConfig(ConnectorConfig):
         default=None, description="Private key in PEM form, or `file:PATH` of it: key pair authentication."
     )
     private_key_passphrase: SecretStr | None = Field(default=None, description="Passphrase of the private key.")
-    token: SecretStr | None = Field(default=None, description="OAuth access token.")
+    token: SecretStr | None = Field(default=None, description="OAuth access token that something else renews.")
+    oauth: PersonLogin | None = Field(
+        default=None, description="A person logs in once, by OAuth; its tokens are renewed by themselves."
+    )
     role: str | None = Field(default=None, description="Role; default: the user's own.", examples=["HEADRACE"])
     warehouse: str | None = Field(
         default=None, description="Warehouse that runs the queries; default: the user's own.", examples=["LOAD_WH"]
@@ -98,8 +106,8 @@ class SnowflakeConfig(ConnectorConfig):
 
     @model_validator(mode="after")
     def _credentials(self) -> SnowflakeConfig:
-        if sum(bool(given) for given in (self.password, self.private_key, self.token)) != 1:
-            raise ValueError("give exactly one of password, private_key and token")
+        if sum(bool(given) for given in (self.password, self.private_key, self.token, self.oauth)) != 1:
+            raise ValueError("give exactly one of password, private_key, token and oauth")
         if self.private_key_passphrase and not self.private_key:
             raise ValueError("private_key_passphrase goes with private_key")
         if self.protocol == "http" and not self.host:
@@ -111,10 +119,16 @@ class SnowflakeConfig(ConnectorConfig):
         """The host that is connected to."""
         return self.host or f"{self.account}.snowflakecomputing.com"
 
+    @property
+    def base_url(self) -> str:
+        port = "" if (self.protocol, self.port) in (("https", 443), ("http", 80)) else f":{self.port}"
+        return f"{self.protocol}://{self.address}{port}"
+
 
 def scrubbed(text: str, config: SnowflakeConfig) -> str:
     """A driver's message without credentials and without values of rows, in one short line."""
-    for secret in (config.password, config.private_key, config.private_key_passphrase, config.token):
+    client_secret = config.oauth.client_secret if config.oauth else None
+    for secret in (config.password, config.private_key, config.private_key_passphrase, config.token, client_secret):
         if secret and (plain := secret.get_secret_value()):
             for part in {plain, *(line for line in plain.splitlines() if len(line) > 15)}:
                 text = text.replace(part, "********")
@@ -137,12 +151,16 @@ def explain(error: Exception, name: str, config: SnowflakeConfig) -> HeadraceErr
     if isinstance(error, HeadraceError):
         return error
     number, text = error_number(error), scrubbed(str(getattr(error, "msg", None) or error), config)
+    if config.oauth and "not listed in the access token" in text.lower():
+        remedy = "See that the role is granted to the user and that the security integration does not block it."
+        return SourceAccessError(text, where=name, remedy=f"{remedy} {_give_access(name)}")
     if number in ROLE_REFUSED or ("role" in text.lower() and "not granted" in text.lower()):
         return SourceAccessError(text, where=name, remedy=f"GRANT ROLE {config.role} TO USER {config.user};")
-    if number in LOGIN_REFUSED or (number == 250001 and _LOGIN_WORDS.search(text)):
-        return SourceAccessError(
-            f"login as {config.user} was refused: {text}", where=name, remedy="Correct user and credentials."
-        )
+    if number in LOGIN_REFUSED or number in OAUTH_REFUSED or (number == 250001 and _LOGIN_WORDS.search(text)):
+        remedy = _give_access(name) if config.oauth else "Correct user and credentials."
+        if "differs from the user" in text:
+            remedy = f"Correct `user`, or log in as {config.user}. {remedy}"
+        return SourceAccessError(f"login as {config.user} was refused: {text}", where=name, remedy=remedy)
     if number in TOKEN_EXPIRED:
         retry = not config.token
         return SourceAccessError(
@@ -162,6 +180,10 @@ def explain(error: Exception, name: str, config: SnowflakeConfig) -> HeadraceErr
     return SourceUnreachableError(text or type(error).__name__, where=name)
 
 
+def _give_access(where: str) -> str:
+    return give_access(where.partition("/")[0])
+
+
 def _private_key(config: SnowflakeConfig) -> bytes:
     from cryptography.hazmat.primitives import serialization
 
@@ -179,7 +201,9 @@ def _private_key(config: SnowflakeConfig) -> bytes:
         ) from None
 
 
-def _credentials(config: SnowflakeConfig) -> dict[str, Any]:
+def _credentials(config: SnowflakeConfig, access_token: str) -> dict[str, Any]:
+    if access_token:
+        return {"authenticator": "oauth", "token": access_token}
     if config.private_key:
         return {"authenticator": "SNOWFLAKE_JWT", "private_key": _private_key(config)}
     if config.token:
@@ -217,15 +241,32 @@ def break_off(opened: SnowflakeConnection) -> None:
     threading.Thread(target=close, daemon=True).start()
 
 
-def open_session(config: SnowflakeConfig, *, bare: bool = False) -> SnowflakeConnection:
+def open_session(config: SnowflakeConfig, access: Access | None = None, *, bare: bool = False) -> SnowflakeConnection:
     """Log in. ``bare``: without role, warehouse and database, so that each can be tried by itself.
 
+    Args:
+        access: where a person's token comes from; one that the account refuses is renewed once.
+
     Raises:
-        UrlRefusedError, ConfigurationError; the driver's errors.
+        UrlRefusedError, ConfigurationError; what ``access`` raises; the driver's errors.
     """
-    import snowflake.connector
+    from snowflake.connector import errors
 
     judge_host(config)
+    if access is None:
+        return _connected(config, "", bare)
+    token = access(None)
+    try:
+        return _connected(config, token, bare)
+    except errors.Error as error:
+        if not refuses_token(error_number(error), str(error)):
+            raise
+    return _connected(config, access(token), bare)
+
+
+def _connected(config: SnowflakeConfig, access_token: str, bare: bool) -> SnowflakeConnection:
+    import snowflake.connector
+
     named = {"role": config.role, "warehouse": config.warehouse, "database": config.database}
     return snowflake.connector.connect(
         account=config.account,
@@ -244,13 +285,13 @@ def open_session(config: SnowflakeConfig, *, bare: bool = False) -> SnowflakeCon
         autocommit=True,
         session_parameters={**SESSION, "CLIENT_TELEMETRY_ENABLED": False},
         **({} if bare else {name: quoted(folded(value)) for name, value in named.items() if value}),
-        **_credentials(config),
+        **_credentials(config, access_token),
     )
 
 
 @contextmanager
-def connection(name: str, config: SnowflakeConfig) -> Iterator[SnowflakeConnection]:
-    """Open one session and close it.
+def connection(name: str, config: SnowflakeConfig, access: Access | None) -> Iterator[SnowflakeConnection]:
+    """Open one session, as `open_session` does, and close it.
 
     Raises:
         SourceUnreachableError, SourceAccessError, NotFoundError, UrlRefusedError: also for what fails inside the block.
@@ -259,7 +300,7 @@ def connection(name: str, config: SnowflakeConfig) -> Iterator[SnowflakeConnecti
 
     opened = None
     try:
-        opened = open_session(config)
+        opened = open_session(config, access)
         session = opened
         with on_interrupt(lambda: break_off(session)):
             yield opened

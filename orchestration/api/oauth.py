@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import Request
 from pydantic import BaseModel
 
+from assets.oauth import CALLBACK
 from orchestration.api.connectors import Name
 from orchestration.api.problems import responses
 from orchestration.api.routing import caller_of, headrace_of, needs, router
@@ -24,7 +25,7 @@ class BegunLogin(BaseModel):
 def begin_login(request: Request, name: Name) -> BegunLogin:
     here = f"{request.url.scheme}://{request.url.netloc}{request.scope['root_path'].removesuffix('/api/v1')}"
     base = (headrace_of(request).settings.web_url or here).rstrip("/")
-    redirect_uri = f"{base}/headrace/oauth/callback"
+    redirect_uri = base + CALLBACK
     address = headrace_of(request).logins.begin(name, redirect_uri, caller_of(request).person)
     return BegunLogin(authorization_url=address)
 

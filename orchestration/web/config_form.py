@@ -19,7 +19,13 @@ PREFIX = "config."
 NEW = "__new__"
 """Stands for the number of an item that is not there yet; the page's script puts one in its place."""
 MAX_ITEMS = 500
-_ACRONYMS = {"sslmode": "TLS mode", "sslrootcert": "TLS root certificate", "tls": "TLS", "cdc": "Change data capture"}
+_ACRONYMS = {
+    "sslmode": "TLS mode",
+    "sslrootcert": "TLS root certificate",
+    "tls": "TLS",
+    "cdc": "Change data capture",
+    "oauth": "Login of a person (OAuth)",
+}
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ def _field(
     kind = _kind(root, plain)
     facts: dict[str, Any] = {
         "path": path,
-        "label": _ACRONYMS.get(name, name.replace("_", " ").capitalize()),
+        "label": _ACRONYMS.get(name, name.replace("_", " ").capitalize().replace(" url", " URL")),
         "kind": kind,
         "help": schema.get("description") or plain.get("description", ""),
         "example": _example(schema.get("examples") or plain.get("examples") or []),

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from assets.errors import SourceAccessError
+from assets.oauth import CALLBACK
 from orchestration.headrace import Headrace
 from orchestration.web.flash import go_to
 from orchestration.web.openid import public_address
@@ -32,12 +33,14 @@ def _shown(request: Request, continue_at: str) -> HTMLResponse:
     connector = _headrace(request).catalog.connector(name)
     client = connector.oauth_client()
     record = _headrace(request).connectors.show(name)
+    redirect_uri = public_address(request, CALLBACK)
     return render(
         request,
         "oauth.html",
         connector=record,
         server=urlsplit(client.authorization_url).netloc if client else "",
-        redirect_uri=public_address(request, "/headrace/oauth/callback"),
+        redirect_uri=redirect_uri,
+        registration=connector.oauth_registration(redirect_uri) if client else "",
         warning=record.oauth.warning() if record.oauth else "",
         continue_at=continue_at,
     )
@@ -46,7 +49,7 @@ def _shown(request: Request, continue_at: str) -> HTMLResponse:
 def begin(request: Request) -> HTMLResponse:
     """Begin a login: the page then links to the server. (A form may not lead to another site, by our own policy.)"""
     name = request.path_params["name"]
-    redirect_uri = public_address(request, "/headrace/oauth/callback")
+    redirect_uri = public_address(request, CALLBACK)
     address = _headrace(request).logins.begin(name, redirect_uri, principal_of(request.scope).person)
     return _shown(request, address)
 

@@ -66,6 +66,12 @@ class SnowflakeServer:
     def forget_statements(self) -> None:
         self._control.post("/standin", json={"forget": True}).raise_for_status()
 
+    def oauth(self, **control: Any) -> list[str]:
+        """Set ``settings`` of the account's OAuth, ``expire`` or ``revoke_access`` or ``revoke_refresh`` its tokens,
+        ``forget`` all of it; returns how each token request so far ended."""
+        self._control.post("/standin", json={"oauth": control}).raise_for_status()
+        return self._control.get("/standin").json()["grants"]
+
     def config(self, database: str, **changes: Any) -> dict[str, Any]:
         return {
             "account": "standin",

@@ -40,6 +40,8 @@ class OpenIdProvider(ThreadingHTTPServer):
         self.sign: Callable[[dict[str, Any], dict[str, Any]], str] | None = None
         self.metadata: dict[str, Any] = {}
         self.refuse: str | None = None
+        self.access_claims: dict[str, Any] | None = None
+        """Claims of access tokens that are signed as id tokens are; None: they are opaque."""
         self.codes: dict[str, dict[str, str]] = {}
         self.access_tokens: set[str] = set()
         self.refresh_tokens: set[str] = set()
@@ -178,6 +180,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _tokens(self, new_refresh: bool) -> dict[str, Any]:
         server, access = self.server, f"canary-access-{secrets.token_hex(8)}"
+        if server.access_claims is not None:
+            claims = {"iss": server.url, "jti": access, "exp": int(time.time()) + server.token_seconds}
+            access = jwt.encode({"alg": "RS256", "kid": "key-1"}, claims | server.access_claims, server.key)
         server.access_tokens.add(access)
         tokens: dict[str, Any] = {"access_token": access, "token_type": "Bearer", "expires_in": server.token_seconds}
         if new_refresh:

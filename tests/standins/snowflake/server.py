@@ -1,10 +1,11 @@
 """The Snowflake stand-in: fakesnow (DuckDB) behind what Snowflake asks at the door, and a few statements it lacks.
 
 Runs in the environment of ``constraints.txt`` beside this file, not in Headrace's own: ``python server.py PORT``. It
-adds to fakesnow 0.12: users whose password, key or token is checked; roles and warehouses that have to be granted; the
-account's functions; ``AT (STATEMENT => id)`` for ids of statements that asked for the clock (a DuckDB transaction stays
-open for each); and rules that tests set: what a statement is answered with instead. It has no CHANGES clause, no access
-control below the database, no nanoseconds, and does not tell quoted names from others that differ in case.
+adds to fakesnow 0.12: users whose password, key or token is checked; OAuth (``oauth_server.py``); roles and warehouses
+that have to be granted; the account's functions; ``AT (STATEMENT => id)`` for ids of statements that asked for the
+clock (a DuckDB transaction stays open for each); and rules that tests set: what a statement is answered with instead.
+It has no CHANGES clause, no access control below the database, no nanoseconds, and does not tell quoted names from
+others that differ in case.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from base64 import b64encode
 from typing import Any
 
 import jwt
+import oauth_server
 import uvicorn
 from cryptography.hazmat.primitives import serialization
 from starlette.applications import Starlette
@@ -35,8 +37,8 @@ fakesnow.shared_fs.create_schema_on_connect = False
 users: dict[str, dict[str, Any]] = {}
 rules: list[dict[str, Any]] = []
 statements: list[str] = []
-named: dict[str, dict[str, str | None]] = {}
-"""Role and warehouse of each session, by token."""
+named: dict[str, dict[str, Any]] = {}
+"""Role, the roles that it may use, and warehouse of each session, by token."""
 moments: dict[str, str] = {}
 """The session in which the moment of a statement is kept, by the statement's id."""
 
@@ -60,7 +62,8 @@ def plain(name: str | None) -> str | None:
     return name.upper() if name else None
 
 
-def refused_login(data: dict[str, Any]) -> tuple[int, str] | None:
+def refused_login(data: dict[str, Any], role: str | None) -> tuple[int, str] | str | None:
+    """Why a login is refused, or the one role that its token gives."""
     user = users.get(str(data.get("LOGIN_NAME", "")).upper())
     kind = str(data.get("AUTHENTICATOR", "SNOWFLAKE")).upper()
     if user is None:
@@ -79,7 +82,7 @@ def refused_login(data: dict[str, Any]) -> tuple[int, str] | None:
             return 390144, "JWT token is invalid."
     elif kind == "OAUTH":
         if not user.get("token") or data.get("TOKEN") != user["token"]:
-            return 390303, "Invalid OAuth access token."
+            return oauth_server.login_refusal(str(data.get("TOKEN")), str(data["LOGIN_NAME"]).upper(), role)
     elif not user.get("password") or data.get("PASSWORD") != user["password"]:
         return 390100, "Incorrect username or password was specified."
     return None
@@ -107,10 +110,13 @@ def forwarded(request: Request, body: dict[str, Any], authorization: str | None 
 async def login(request: Request) -> Response:
     body = await body_of(request)
     data = body["data"]
-    if refusal := refused_login(data):
-        return failure(refusal[0], refusal[1], "08001")
+    asked_role = plain(request.query_params.get("roleName"))
+    outcome = await run_in_threadpool(refused_login, data, asked_role)
+    if isinstance(outcome, tuple):
+        return failure(*outcome, "08001")
     user = users[str(data["LOGIN_NAME"]).upper()]
-    role = plain(request.query_params.get("roleName")) or user["roles"][0]
+    roles = [outcome] if outcome else user["roles"]
+    role = asked_role or roles[0]
     if role not in user["roles"]:
         text = f"Role '{role}' specified in the connect string is not granted to this user."
         return failure(390189, f"{text} Contact your local system administrator.", "08001")
@@ -120,6 +126,7 @@ async def login(request: Request) -> Response:
     warehouse = plain(request.query_params.get("warehouse")) or user.get("warehouse")
     named[found["token"]] = {
         "role": role,
+        "roles": roles,
         "user": str(data["LOGIN_NAME"]).upper(),
         "warehouse": warehouse if warehouse in user["warehouses"] else None,
     }
@@ -133,7 +140,7 @@ async def login(request: Request) -> Response:
 def use(token: str, kind: str, name: str | None) -> JSONResponse | None:
     session = named[token]
     user = users[str(session["user"])]
-    if kind == "ROLE" and name not in user["roles"]:
+    if kind == "ROLE" and name not in session["roles"]:
         return failure(
             3013, f"SQL access control error:\nRequested role '{name}' is not assigned to the user.", "42501"
         )
@@ -188,6 +195,10 @@ async def query(request: Request) -> Response:
         return failure(390104, "User must login again to access the service.", "08001")
     if (found := _USE.match(text)) and (refusal := use(token, found[1].upper(), plain(found[2]))):
         return refusal
+    try:
+        text = oauth_server.answered(text) or text
+    except ValueError as error:
+        return failure(1420, str(error), "22023")
     kept = None
     if match := _AT.search(text):
         kept = moments.get(match[1])
@@ -223,7 +234,12 @@ async def control(request: Request) -> Response:
             rules[:] = body["rules"]
         if body.get("forget"):
             statements.clear()
-    return JSONResponse({"statements": statements})
+        oauth_server.controlled(body.get("oauth", {}))
+    return JSONResponse({"statements": statements, "grants": oauth_server.grants})
+
+
+def authorize(request: Request) -> Response:
+    return oauth_server.consent(request, users)
 
 
 app = Starlette(
@@ -232,6 +248,8 @@ app = Starlette(
         Route("/session/v1/login-request", login, methods=["POST"]),
         Route("/queries/v1/query-request", query, methods=["POST"]),
         Route("/session/token-request", renew, methods=["POST"]),
+        Route("/oauth/authorize", authorize),
+        Route("/oauth/token-request", oauth_server.token_request, methods=["POST"]),
         *(
             route
             for route in fakesnow.routes
