@@ -5,8 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def sentence(text: str) -> str:
+    """A text in one line that ends as a sentence does."""
+    line = " ".join(text.split())
+    return line if not line or line[-1] in ".!?:;" else f"{line}."
+
+
+def told(what: str, where: str = "", remedy: str = "") -> str:
+    """What failed and where as one line; what to do next, if anything, begins a line of its own, which pages show apart."""
+    head = f"{where}: {sentence(what)}" if where else sentence(what)
+    return f"{head}\n{remedy.strip()}" if remedy.strip() else head
+
+
 class HeadraceError(Exception):
-    """Base of all errors a user sees.
+    """Base of all errors a user sees. As text it is what `told` makes of it.
 
     Args:
         what: what failed, a plain sentence without secrets.
@@ -26,8 +38,7 @@ class HeadraceError(Exception):
 
     @property
     def text(self) -> str:
-        head = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{head} {self.remedy}".strip() if self.remedy else head
+        return told(self.what, self.where, self.remedy)
 
 
 class ConfigurationError(HeadraceError):

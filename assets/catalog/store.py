@@ -31,7 +31,7 @@ from assets.catalog.schedules import check_timezone, parse_schedule
 from assets.catalog.secrets import SecretVault, UnknownKeyError, masked, with_kept_secrets
 from assets.catalog.stored_secret import StoredSecret
 from assets.catalog.table_states import TableStates
-from assets.errors import ChangedError, ConfigurationError, ConflictError, NotFoundError
+from assets.errors import ChangedError, ConfigurationError, ConflictError, NotFoundError, told
 from assets.naming import CONNECTOR_NAME
 from assets.settings import Settings
 from assets.sources.interface import Connector
@@ -271,7 +271,7 @@ class Catalog(RunHistory, RunClaims, Listing, TableStates, KitHistory):
             row = _connector_row(session, name)
             failed = next((check for check in checks if not check.ok), None)
             row.status = "error" if failed else "active"
-            row.last_error = f"{failed.name}: {failed.detail} {failed.fix}".strip()[:MAX_ERROR] if failed else None
+            row.last_error = told(failed.detail, failed.name, failed.fix)[:MAX_ERROR] if failed else None
             row.last_tested_at = now()
             return _connector_record(row)
 

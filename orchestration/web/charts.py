@@ -69,32 +69,26 @@ def runs_chart(points: Sequence[RunPoint], width: int = WIDTH, height: int = HEI
     return RunsChart(width, height, tuple(bars), line if len(good) > 1 else "", label)
 
 
-TIMELINE_WIDTH, ROW, NAME_WIDTH = 900, 22, 260
-MAX_NAME = 38
+LEAST_PERCENT = 0.5
 
 
 @dataclass(frozen=True)
 class Span:
-    """One table in a run's timeline."""
+    """One table in a run's timeline: where its bar begins and how long it is, in percent of the run's time."""
 
     name: str
-    y: int
-    x: float
+    left: float
     width: float
     status: str
     title: str
     spent: str
-    text_x: float
-    anchor: str
 
 
 @dataclass(frozen=True)
 class Timeline:
-    width: int
-    height: int
-    name_width: int
     spans: tuple[Span, ...]
-    ticks: tuple[tuple[float, str], ...]
+    ticks: tuple[str, ...]
+    """Times at the start, each quarter and the end."""
     label: str
 
 
@@ -103,35 +97,24 @@ def timeline(tables: Sequence[TableRunRecord], started_at: datetime, ended_at: d
     if not tables:
         return None
     whole = max((ended_at - started_at).total_seconds(), 0.001)
-    room = TIMELINE_WIDTH - NAME_WIDTH
     spans = []
-    for place, table in enumerate(tables):
+    for table in tables:
         begun = min(max((table.started_at - started_at).total_seconds(), 0.0), whole)
         done = min(max(((table.completed_at or ended_at) - started_at).total_seconds(), begun), whole)
-        x, width = NAME_WIDTH + begun / whole * room, max((done - begun) / whole * room, 2)
-        x = min(x, TIMELINE_WIDTH - width)
+        width = max((done - begun) / whole * 100, LEAST_PERCENT)
         spent = formats.duration(done - begun)
-        beside = x + width < TIMELINE_WIDTH - 80
-        name = table.table if len(table.table) <= MAX_NAME else table.table[: MAX_NAME - 1] + "…"
         spans.append(
             Span(
-                name=name,
-                y=place * ROW,
-                x=round(x, 1),
-                width=round(width, 1),
+                name=table.table,
+                left=round(min(begun / whole * 100, 100 - width), 2),
+                width=round(width, 2),
                 status=table.status,
                 title=f"{table.table}: {table.status}, {formats.number(table.rows_read)} rows, {spent}",
                 spent=spent,
-                text_x=round(x + width + 6 if beside else x - 6, 1),
-                anchor="start" if beside else "end",
             )
         )
-    ticks = tuple(
-        (round(NAME_WIDTH + part / 4 * room, 1), formats.duration(whole * part / 4) if part else "0")
-        for part in range(5)
-    )
-    label = f"Timeline of {len(tables)} tables over {formats.duration(whole)}"
-    return Timeline(TIMELINE_WIDTH, len(tables) * ROW + 24, NAME_WIDTH, tuple(spans), ticks, label)
+    ticks = tuple(formats.duration(whole * part / 4) if part else "0" for part in range(5))
+    return Timeline(tuple(spans), ticks, f"Timeline of {len(tables)} tables over {formats.duration(whole)}")
 
 
 def _seconds(started_at: datetime, completed_at: datetime | None) -> float | None:

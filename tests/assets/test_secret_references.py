@@ -153,7 +153,7 @@ def test_a_library_that_is_not_installed_is_named(
     server: SecretManagers, settings: Settings, monkeypatch: pytest.MonkeyPatch, reference: str, module: str, extra: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(SecretReferenceError, match=rf"not installed\. Run: pip install 'headrace\[{extra}\]'"):
+    with pytest.raises(SecretReferenceError, match=rf"not installed\.\nRun: pip install 'headrace\[{extra}\]'"):
         resolve_reference(reference, settings)
 
 

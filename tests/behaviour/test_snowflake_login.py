@@ -122,7 +122,7 @@ def test_a_token_that_the_account_refuses_is_refreshed_once(shop: SnowflakeInsta
     assert shop.source.oauth() == ["granted", "granted"]
     shop.source.oauth(settings={"access_seconds": 0})  # every token is refused as soon as it is there
     shop.source.oauth(expire=True)
-    with pytest.raises(SourceAccessError, match=r"OAuth access token expired.*/headrace/oauth/shop") as caught:
+    with pytest.raises(SourceAccessError, match=r"(?s)OAuth access token expired.*/headrace/oauth/shop") as caught:
         shop.sync("public.t")
     assert not caught.value.retryable
     assert shop.source.oauth() == ["granted", "granted", "granted"], "refreshed once, not again and again"
@@ -142,7 +142,7 @@ def test_a_refresh_token_that_was_taken_back_asks_for_another_login(shop: Snowfl
     register(shop)
     log_in(shop)
     shop.source.oauth(revoke_refresh=True, expire=True)
-    with pytest.raises(SourceAccessError, match=r"given again.*invalid_grant.*/headrace/oauth/shop"):
+    with pytest.raises(SourceAccessError, match=r"(?s)given again.*invalid_grant.*/headrace/oauth/shop"):
         shop.sync("public.t")
     login = login_check(shop)
     assert not login.ok and login.fix == "Log in at its source: open /headrace/oauth/shop"
@@ -176,7 +176,7 @@ def test_a_token_without_the_role_is_told_as_that(shop: SnowflakeInstallation) -
     config = shop.source.config(shop.database, user="ada", password=None, oauth=oauth)
     headrace(shop).connectors.update("shop", config)
     log_in(shop)
-    with pytest.raises(SourceAccessError, match=r"not listed in the Access Token.*is granted to the user"):
+    with pytest.raises(SourceAccessError, match=r"(?s)not listed in the Access Token.*is granted to the user"):
         shop.sync("public.t")
 
 
