@@ -12,7 +12,7 @@ def sentence(text: str) -> str:
 
 
 def told(what: str, where: str = "", remedy: str = "") -> str:
-    """What failed and where as one line; what to do next, if anything, begins a line of its own, which pages show apart."""
+    """What failed and where, in one line; the remedy, if any, begins a line of its own, which pages show apart."""
     head = f"{where}: {sentence(what)}" if where else sentence(what)
     return f"{head}\n{remedy.strip()}" if remedy.strip() else head
 

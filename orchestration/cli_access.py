@@ -71,8 +71,8 @@ def list_users(as_json: JsonOption = False, home: HomeOption = None) -> None:
     if as_json:
         print_json({"users": found})
         return
-    rows = [(u.name, u.role, u.issuer or "password", u.created_at, u.last_login_at) for u in found]
-    print_table("Users", ("name", "role", "login", "created", "last login"), rows)
+    rows = [(u.name, u.role, u.issuer or "password", u.created_at, u.last_login_at, u.disabled_at) for u in found]
+    print_table("Users", ("name", "role", "login", "created", "last login", "disabled"), rows)
 
 
 @users.command("remove")
@@ -118,6 +118,45 @@ def set_password(
         print_json({"changed": name})
     else:
         print(f"User {name} has a new password; their sessions have ended.")
+
+
+@users.command("link")
+@reports_errors
+def password_link(name: UserArgument, as_json: JsonOption = False, home: HomeOption = None) -> None:
+    """A link by which a user chooses a password, good once and for a day; it is shown this once."""
+    from orchestration.api.people import PASSWORD_LINK
+
+    headrace = open_headrace(home)
+    secret, expires_at = headrace.catalog.password_links.make(name)
+    _access(home).audit("command line", "users link", name)
+    address = f"{(headrace.settings.web_url or '').rstrip('/')}{PASSWORD_LINK}?token={secret}"
+    if as_json:
+        print_json({"address": address, "expires_at": expires_at})
+    else:
+        print(address)
+
+
+@users.command("disable")
+@reports_errors
+def disable_user(name: UserArgument, as_json: JsonOption = False, home: HomeOption = None) -> None:
+    """Keep a user and their tokens out; what they own stays."""
+    _set_disabled(home, name, True, as_json)
+
+
+@users.command("enable")
+@reports_errors
+def enable_user(name: UserArgument, as_json: JsonOption = False, home: HomeOption = None) -> None:
+    """Let a disabled user in again."""
+    _set_disabled(home, name, False, as_json)
+
+
+def _set_disabled(home: Path | None, name: str, disabled: bool, as_json: bool) -> None:
+    record = _access(home).set_disabled(name, disabled)
+    _access(home).audit("command line", f"users {'disable' if disabled else 'enable'}", name)
+    if as_json:
+        print_json(record)
+    else:
+        print(f"User {name} {'can no longer come in' if disabled else 'may come in again'}.")
 
 
 @tokens.command("create")

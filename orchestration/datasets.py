@@ -324,4 +324,4 @@ def _summarised(
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    return json.dumps(value, default=str) if isinstance(value, bool | dict | list) else str(value)

@@ -65,9 +65,10 @@ class Access:
             return _user_record(_user_row(session, name))
 
     def password_hash(self, name: str) -> str | None:
-        """The Argon2 hash of a user's password; None where there is no such user or they have none."""
+        """The Argon2 hash of a user's password; None where no such user may come in by one."""
+        query = select(UserRow.password_hash).where(UserRow.name == name, UserRow.disabled_at.is_(None))
         with self._reading() as session:
-            return session.scalar(select(UserRow.password_hash).where(UserRow.name == name))
+            return session.scalar(query)
 
     def add_user(self, name: str, role: Role, password_hash: str | None) -> UserRecord:
         """Store a user.
@@ -89,7 +90,7 @@ class Access:
         """The user that an OpenID provider vouches for, with the role of today's claims; stored at the first login.
 
         Raises:
-            ConflictError: another user has this name.
+            ConflictError: another user has this name, or this one is disabled.
         """
         _check_user(name, role)
         with self._writing() as session:
@@ -100,6 +101,8 @@ class Access:
                     raise ConflictError("another user has this name.", where=name, remedy="Ask an administrator.")
                 row = UserRow(name=name, issuer=issuer, subject=subject, created_at=now())
                 session.add(row)
+            if row.disabled_at is not None:
+                raise ConflictError("this user is disabled.", where=row.name, remedy="Ask an administrator.")
             row.role = role
             session.flush()
             return _user_record(row)
@@ -137,6 +140,21 @@ class Access:
             if role != "admin":
                 _keep_an_administrator(session, row)
             row.role = role
+            return _user_record(row)
+
+    def set_disabled(self, name: str, disabled: bool) -> UserRecord:
+        """Keep a user out, with their sessions and tokens, or let them in again. What they own stays.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            ConflictError: it would leave no administrator.
+        """
+        with self._writing() as session:
+            row = _user_row(session, name)
+            if disabled:
+                _keep_an_administrator(session, row)
+                session.execute(delete(SessionRow).where(SessionRow.user_name == name))
+            row.disabled_at = (row.disabled_at or now()) if disabled else None
             return _user_record(row)
 
     def remove_user(self, name: str) -> None:
@@ -222,7 +240,7 @@ class Access:
             if row is None or row.expires_at <= now() or row.last_seen_at + idle <= now():
                 return None
             user = session.get(UserRow, row.user_name)
-            if user is None:
+            if user is None or user.disabled_at is not None:
                 return None
             found = SessionRecord(
                 user=_user_record(user),
@@ -285,7 +303,7 @@ class Access:
             if row is None or row.expires_at <= now():
                 return None
             user = session.get(UserRow, row.owner)
-            if user is None:
+            if user is None or user.disabled_at is not None:
                 return None
             found = _token_record(row), _user_record(user)
         if found[0].last_used_at is None or found[0].last_used_at + SEEN_EVERY < now():
@@ -385,8 +403,10 @@ def _user_row(session: Session, name: str) -> UserRow:
 
 
 def _keep_an_administrator(session: Session, row: UserRow) -> None:
-    admins = session.scalar(select(func.count()).select_from(UserRow).where(UserRow.role == "admin")) or 0
-    if row.role == "admin" and admins <= 1:
+    others = select(UserRow.name).where(
+        UserRow.role == "admin", UserRow.disabled_at.is_(None), UserRow.name != row.name
+    )
+    if row.role == "admin" and row.disabled_at is None and session.scalar(others.limit(1)) is None:
         raise ConflictError("this is the last administrator.", where=row.name, remedy="Make another one first.")
 
 

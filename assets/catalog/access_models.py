@@ -26,6 +26,7 @@ class UserRow(Base):
     subject: Mapped[str | None] = mapped_column(String(255))
     created_at: Mapped[datetime]
     last_login_at: Mapped[datetime | None]
+    disabled_at: Mapped[datetime | None]
 
 
 class SessionRow(Base):
@@ -57,6 +58,16 @@ class SetupLinkRow(Base):
     __tablename__ = "setup_links"
 
     secret_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    expires_at: Mapped[datetime]
+
+
+class PasswordLinkRow(Base):
+    """The link by which a user chooses a password; one at most a user."""
+
+    __tablename__ = "password_links"
+
+    user_name: Mapped[str] = mapped_column(String(255), _of_user(), primary_key=True)
+    secret_hash: Mapped[str] = mapped_column(String(64), unique=True)
     expires_at: Mapped[datetime]
 
 

@@ -31,6 +31,8 @@ class UserRecord(Model):
     issuer: str | None = None
     created_at: datetime
     last_login_at: datetime | None = None
+    disabled_at: datetime | None = None
+    """Since when they may not come in, neither they nor their tokens; None: they may."""
 
 
 class SessionRecord(Model):

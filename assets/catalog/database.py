@@ -18,7 +18,7 @@ from sqlalchemy.pool import QueuePool
 from assets.errors import ConfigurationError
 from assets.settings import Settings
 
-HEAD_REVISION = "0011"
+HEAD_REVISION = "0012"
 BUSY_SECONDS = 30
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _POSTGRES_LOCK = 0x48524143_45434154  # an arbitrary constant of its own

@@ -24,6 +24,7 @@ from assets.catalog.listing import Listing
 from assets.catalog.models import ConnectorRow, KnowledgeSourceRow, PipelineRow, SecretRow, now
 from assets.catalog.oauth_state import oauth_state
 from assets.catalog.oauth_tokens import OAuthFlows, OAuthTokens
+from assets.catalog.password_links import PasswordLinks
 from assets.catalog.records import ConnectorRecord, PipelineRecord, PipelineTable
 from assets.catalog.run_claims import RunClaims
 from assets.catalog.run_history import RunHistory
@@ -60,6 +61,7 @@ class Catalog(RunHistory, RunClaims, Listing, TableStates, KitHistory):
         self._engine = engine
         self._vault = vault
         self.access = Access(self._reading, self._writing)
+        self.password_links = PasswordLinks(self._reading, self._writing)
         self.idempotency = Idempotency(self._writing)
         self.oauth_flows = OAuthFlows(self)
         self.key_rotation = KeyRotation(self._reading, self._writing, vault)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated
 
 from fastapi import Path, Query, Request, Response
@@ -18,6 +18,7 @@ from orchestration.api.problems import ApiError, responses
 from orchestration.api.routing import caller_of, headrace_of, needs, router
 from orchestration.web.principal import audit_note_of
 
+PASSWORD_LINK = "/headrace/password-link"
 users = router("/users", "users")
 tokens = router("/tokens", "tokens")
 UserName = Annotated[str, Path(min_length=1, max_length=255)]
@@ -28,15 +29,23 @@ class NewUser(BaseModel):
     model_config = ConfigDict(extra="forbid")
     name: str = Field(min_length=1, max_length=255)
     role: Role = "viewer"
-    password: Password
+    password: Password | None = Field(default=None, description="none: a password link lets them choose one")
 
 
 class ChangedUser(BaseModel):
-    """What is left out stays. A new password ends the user's sessions."""
+    """What is left out stays. A new password ends the user's sessions; ``disabled`` keeps them and their tokens out."""
 
     model_config = ConfigDict(extra="forbid")
     role: Role | None = None
     password: Password | None = None
+    disabled: bool | None = None
+
+
+class PasswordLink(BaseModel):
+    """``address``, below this server's own, is shown this once; its user chooses a password there."""
+
+    address: str
+    expires_at: datetime
 
 
 class NewToken(BaseModel):
@@ -64,7 +73,7 @@ def _tagged(response: Response, user: UserRecord) -> UserRecord:
 
 
 def _state(user: UserRecord) -> str:
-    return f"{user.name}\n{user.role}\n{user.issuer}\n{user.created_at.isoformat()}"
+    return f"{user.name}\n{user.role}\n{user.issuer}\n{user.created_at.isoformat()}\n{user.disabled_at}"
 
 
 @users.get("", openapi_extra=needs("admin"), summary="One page of the users")
@@ -83,7 +92,8 @@ def add_user(request: Request, response: Response, new: NewUser, idempotency_key
     from orchestration.web.passwords import hash_password
 
     audit_note_of(request.scope).detail = f"{new.name}: {new.role}"
-    made = _access(request).add_user(new.name, new.role, hash_password(new.password.get_secret_value()))
+    given = hash_password(new.password.get_secret_value()) if new.password else None
+    made = _access(request).add_user(new.name, new.role, given)
     return _tagged(response, made)
 
 
@@ -107,12 +117,29 @@ def change_user(
     known = access.user(name)
     check(if_match, _state(known))
     said = [f"role {changed.role}"] if changed.role else []
-    audit_note_of(request.scope).detail = ", ".join([*said, *(["password"] if changed.password else [])])
+    said += ["password"] if changed.password else []
+    said += [] if changed.disabled is None else ["disabled" if changed.disabled else "enabled"]
+    audit_note_of(request.scope).detail = ", ".join(said)
     if changed.role is not None:
         access.set_role(name, changed.role, was=known.role)
     if changed.password is not None:
         access.set_password(name, hash_password(changed.password.get_secret_value()))
+    if changed.disabled is not None:
+        access.set_disabled(name, changed.disabled)
     return _tagged(response, access.user(name))
+
+
+@users.post(
+    "/{name:path}/password-link",
+    status_code=201,
+    openapi_extra=needs("admin"),
+    responses=responses(404),
+    summary="Make a link by which a user chooses a password; it is shown this once",
+)
+def make_password_link(request: Request, name: UserName) -> PasswordLink:
+    secret, expires_at = headrace_of(request).catalog.password_links.make(name)
+    audit_note_of(request.scope).detail = name
+    return PasswordLink(address=f"{PASSWORD_LINK}?token={secret}", expires_at=expires_at)
 
 
 @users.delete(

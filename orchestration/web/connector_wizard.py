@@ -47,6 +47,7 @@ TITLES = {
     "s3": "Files in S3",
     "gcs": "Files in Google Cloud Storage",
     "snowflake": "Snowflake",
+    "upload": "Uploaded files",
 }
 NOT_IN_THE_WIZARD = {"upload"}
 """Types whose config is written by something else."""
@@ -236,7 +237,18 @@ def shown_config(kind: type[Connector], config: dict[str, Any]) -> list[tuple[st
     secret = {
         field.path.removeprefix(PREFIX) for field in _all_fields(config_form(kind, config)) if field.kind == "secret"
     }
-    return [(path, "•••" if path in secret else text) for path, text in _lines(config, "")]
+    return [(_label(path), "•••" if path in secret else text) for path, text in _lines(config, "")]
+
+
+def _label(path: str) -> str:
+    """``endpoints.0.start_param`` -> ``endpoints 1 · start param``."""
+    said: list[str] = []
+    for part in path.split("."):
+        if part.isdecimal() and said:
+            said[-1] += f" {int(part) + 1}"
+        else:
+            said.append(part.replace("_", " "))
+    return " · ".join(said)
 
 
 def _all_fields(form: Any) -> Iterator[Any]:

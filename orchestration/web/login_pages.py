@@ -1,4 +1,4 @@
-"""Logging in and out, the first administrator, a new password."""
+"""Logging in and out, the first administrator, a new password, the link by which a person chooses one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 
 from assets.errors import HeadraceError
 from orchestration.web import openid
+from orchestration.web.flash import go_to
 from orchestration.web.login import address_of
 from orchestration.web.passwords import hash_password, verify_password
 from orchestration.web.principal import audit_note_of, principal_of
@@ -21,6 +22,7 @@ from orchestration.web.templates import prefix_of, render
 
 if TYPE_CHECKING:
     from assets.catalog.access import Access
+    from assets.catalog.password_links import PasswordLinks
     from orchestration.headrace import Headrace
     from orchestration.web.sessions import Sessions
 
@@ -29,12 +31,17 @@ FAILURES_OF_NAME_HERE, FAILURES_HERE, FAILURES_OF_NAME = 5, 30, 100
 """Failed logins in five minutes after which no password is looked at: of a name from an address, from an address, of a
 name from anywhere (more, so that nobody locks another person out with ease)."""
 
+ENDED = "This link was used, or has ended. Ask an administrator for another one."
 _one_at_a_time = threading.Lock()
 
 
 def access_of(request: Request) -> Access:
     headrace: Headrace = request.app.state.headrace
     return headrace.catalog.access
+
+
+def _links_of(request: Request) -> PasswordLinks:
+    return request.app.state.headrace.catalog.password_links
 
 
 def safe_target(wanted: str | None) -> str:
@@ -172,6 +179,43 @@ def _checked_setup(request: Request, secret: str, name: str, password: str, agai
     return logged_in(request, user.name, "/headrace/")
 
 
+def password_link(request: Request) -> Response:
+    """The form in which who has the link chooses a password."""
+    secret = request.query_params.get("token", "")
+    name = _links_of(request).user_of(secret)
+    if name is None:
+        return _link_form(request, "", "", ENDED, 403)
+    return _link_form(request, secret, name)
+
+
+def _link_form(request: Request, secret: str, name: str, problem: str = "", status: int = 200) -> HTMLResponse:
+    return render(request, "password_link.html", status=status, secret=secret, name=name, problem=problem)
+
+
+async def use_password_link(request: Request) -> Response:
+    """Set the password and log the person in."""
+    async with request.form(max_fields=10, max_files=0) as form:
+        secret, password, again = (str(form.get(field, "")) for field in ("token", "password", "again"))
+    return await run_in_threadpool(_checked_link, request, secret, password, again)
+
+
+def _checked_link(request: Request, secret: str, password: str, again: str) -> Response:
+    links, note = _links_of(request), audit_note_of(request.scope)
+    name = links.user_of(secret)
+    note.action, note.target = "choose password", name or ""
+    if name is None:
+        return _link_form(request, "", "", ENDED, 403)
+    if password != again:
+        return _link_form(request, secret, name, "The two passwords differ.", 422)
+    try:
+        links.use(secret, hash_password(password))
+    except HeadraceError as error:
+        return _link_form(request, secret, name, error.text, 422)
+    if request.app.state.sessions is None:  # a server without a login
+        return go_to(request, "/headrace/people", f"{name} has a new password.")
+    return logged_in(request, name, "/headrace/")
+
+
 def account(request: Request) -> Response:
     """Who I am, with a form for a new password."""
     return _account(request)
@@ -250,6 +294,8 @@ LOGIN_PAGES = [
     Page("/login", log_in, permission=None, methods=["POST"]),
     Page("/setup", setup, permission=None),
     Page("/setup", set_up, permission=None, methods=["POST"]),
+    Page("/password-link", password_link, permission=None),
+    Page("/password-link", use_password_link, permission=None, methods=["POST"]),
     Page("/openid/start", openid_start, permission=None),
     Page("/openid/callback", openid_callback, permission=None),
     Page("/openid/logout", openid_logout, permission=None),

@@ -18,6 +18,7 @@ from orchestration.web.connector_wizard import WIZARD_PAGES
 from orchestration.web.data_pages import DATA_PAGES
 from orchestration.web.dataset_pages import DATASET_PAGES
 from orchestration.web.oauth_pages import OAUTH_PAGES
+from orchestration.web.people_pages import PEOPLE_PAGES
 from orchestration.web.pipeline_pages import PIPELINE_PAGES
 from orchestration.web.routing import Page
 from orchestration.web.run_pages import RUN_PAGES
@@ -64,5 +65,6 @@ PAGES: list[BaseRoute] = [
     *DATASET_PAGES,
     Page("/knowledge/message", knowledge_message, permission="data"),
     *OAUTH_PAGES,
+    *PEOPLE_PAGES,
 ]
 """In the order of the navigation."""

@@ -24,30 +24,40 @@
     bar.value = (100 * event.detail.loaded) / event.detail.total;
   });
 
-  const tell = (text) => {
+  const tell = (text, remedy) => {
     const place = document.getElementById("problems");
     if (!place) return;
     const article = document.createElement("article");
     article.className = "problem";
-    article.textContent = text;
+    for (const [part, kind] of [[text, ""], [remedy, "remedy"]]) {
+      if (!part) continue;
+      const line = article.appendChild(document.createElement("p"));
+      line.className = kind;
+      line.textContent = part;
+    }
     place.replaceChildren(article);
   };
+  const lineOf = (element) => element?.textContent.trim().replace(/\s+/g, " ");
   document.addEventListener("htmx:responseError", (event) => {
     const { status, responseText } = event.detail.xhr;
     if (status === 401) {
       location.reload();
       return;
     }
-    let text = `The server answered ${status}.`;
+    let text = `The server answered ${status}.`, remedy;
     try {
       const problem = JSON.parse(responseText);
-      text = [problem.detail || problem.title, problem.remedy].filter(Boolean).join(" ");
+      text = problem.detail || problem.title;
+      remedy = problem.remedy;
     } catch {
       const parsed = new DOMParser().parseFromString(responseText, "text/html");
       parsed.querySelectorAll("[hidden]").forEach((element) => element.remove());
-      text = parsed.querySelector(".problem")?.textContent.trim().replace(/\s+/g, " ") || text;
+      const told = parsed.querySelector(".problem .remedy");
+      remedy = lineOf(told);
+      told?.remove();
+      text = lineOf(parsed.querySelector(".problem")) || text;
     }
-    tell(text);
+    tell(text, remedy);
   });
   document.addEventListener("htmx:sendError", () => tell("The server does not answer."));
   document.addEventListener("htmx:timeout", () => tell("The server took too long to answer."));

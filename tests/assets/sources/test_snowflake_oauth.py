@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from assets.errors import SourceAccessError
 from assets.oauth import LoginError, OAuthClient
@@ -20,8 +21,8 @@ EXTERNAL = {"authorization_url": "https://login.example.com/authorize", "token_u
 
 def connector(oauth: dict[str, Any] | None = None, **changes: Any) -> SnowflakeConnector:
     given: dict[str, Any] = {"account": "myorg-myaccount", "user": "ada", "database": "shop", "role": "reader"}
-    config = SnowflakeConfig(**given | changes, oauth={"client_id": "id", "client_secret": "s", **(oauth or {})})
-    return SnowflakeConnector("shop", config)
+    given |= {"oauth": {"client_id": "id", "client_secret": "s", **(oauth or {})}}
+    return SnowflakeConnector("shop", SnowflakeConfig(**given | changes))
 
 
 def client(oauth: dict[str, Any] | None = None, **changes: Any) -> OAuthClient:
@@ -93,8 +94,7 @@ def test_the_clients_secret_goes_where_the_token_endpoint_takes_it(monkeypatch: 
             given = OAuthClient(f"{server.url}/authorize", f"{server.url}/token", CLIENT_ID, basic=basic)
             with pytest.raises(LoginError, match="401 invalid_client"):
                 given.by_refresh_token("refresh", UrlGuard.from_settings(), "shop")
-            full = SnowflakeConfig(account="a", user="u", database="d", password=CLIENT_SECRET).password
-            known = OAuthClient(given.authorization_url, given.token_url, CLIENT_ID, full, basic=basic)
+            known = replace(given, client_secret=SecretStr(CLIENT_SECRET))
             assert known.by_refresh_token("refresh", UrlGuard.from_settings(), "shop")["access_token"]
             assert ("client_secret" in server.token_requests[-1]) is not basic
 

@@ -26,7 +26,7 @@ from orchestration.web.routing import Page
 from tests.orchestration.web.people import People, anonymous, bearer
 
 _PUBLIC = {"/headrace/health", "/headrace/login", "/headrace/setup", "/headrace/openid/start"}
-_PUBLIC |= {"/headrace/openid/callback", "/headrace/openid/logout", "/headrace/static"}
+_PUBLIC |= {"/headrace/openid/callback", "/headrace/openid/logout", "/headrace/password-link", "/headrace/static"}
 
 
 def rules(routes: list, prefix: str = "") -> Iterator[tuple[str, str, str | None]]:

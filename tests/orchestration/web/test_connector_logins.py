@@ -187,7 +187,9 @@ def test_a_refresh_that_is_refused_is_told_before_and_after_it_bites(
     log_in(admin)
     server.refresh_tokens.clear()
     expire(hr)
-    with pytest.raises(SourceAccessError, match=r"(?s)access has to be given again.*invalid_grant.*/headrace/oauth/api"):
+    with pytest.raises(
+        SourceAccessError, match=r"(?s)access has to be given again.*invalid_grant.*/headrace/oauth/api"
+    ):
         token(hr)
     count = len(server.token_requests)
     with pytest.raises(SourceAccessError, match="access has to be given again"):
