@@ -14,6 +14,7 @@ from assets.bronze import BronzeRows
 from assets.change_staging import ChangeStaging
 from assets.errors import HeadraceError, UnsupportedTableError, WatermarkError
 from assets.failpoints import failpoint
+from assets.key_values import require_told_apart
 from assets.lakehouse.interface import TableId, TableState
 from assets.sync import STREAM, Manifest, Part, SourceTable, TableSync, Watermark, WindowPlan
 
@@ -134,7 +135,9 @@ def extract_changes(steps: SyncSteps, work: TableSync, plan: WindowPlan, attempt
             scratch=scratch,
             where=where,
         ) as staging:
-            parts = _write(steps, work, attempt, "changes", rows, _complete(read, staging), counted, progress)
+            parts = _write(
+                steps, work, attempt, "changes", rows, _complete(read, staging, plan, where), counted, progress
+            )
 
             def staged(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
                 return steps.lakehouse.read_parts(parts, columns)
@@ -168,8 +171,12 @@ def extract_changes(steps: SyncSteps, work: TableSync, plan: WindowPlan, attempt
         )
 
 
-def _complete(read: ChangeRead, staging: ChangeStaging) -> Iterator[pa.RecordBatch | None]:
+def _complete(
+    read: ChangeRead, staging: ChangeStaging, plan: WindowPlan, where: str
+) -> Iterator[pa.RecordBatch | None]:
     for change in read.batches():
+        if plan.shape.write != "append":
+            require_told_apart(change.rows, plan.key, where)
         yield staging.complete(change)
 
 

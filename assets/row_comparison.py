@@ -100,12 +100,7 @@ class RowComparison(ScratchDatabase):
         Without a key ``missing`` and ``extra`` count whole rows, and no key is named.
         """
         if not self._keys:
-            counts = self._db.execute(
-                "SELECT coalesce(sum(greatest(n, 0)), 0), coalesce(sum(greatest(-n, 0)), 0) FROM "
-                "(SELECT sum(n) AS n FROM (SELECT h, 1 AS n FROM source UNION ALL SELECT h, -1 FROM stored) GROUP BY h)"
-            ).fetchone()
-            assert counts is not None
-            return {"missing": (int(counts[0]), ()), "extra": (int(counts[1]), ()), "differing": (0, ())}
+            return self.differences_of_rows()
         found: dict[str, tuple[int, tuple[str, ...]]] = {}
         conditions = {"missing": "d.f IS NULL", "extra": "s.f IS NULL", "differing": "s.f AND d.f AND s.h != d.h"}
         for name, condition in conditions.items():
@@ -119,6 +114,21 @@ class RowComparison(ScratchDatabase):
                 named = self._db.execute(query).fetchall()
             found[name] = (total, tuple(row[0] for row in named))
         return found
+
+    def differences_of_rows(self) -> dict[str, tuple[int, tuple[str, ...]]]:
+        """The same of the sides as multisets of whole rows."""
+        counts = self._db.execute(
+            "SELECT coalesce(sum(greatest(n, 0)), 0), coalesce(sum(greatest(-n, 0)), 0) FROM "
+            "(SELECT sum(n) AS n FROM (SELECT h, 1 AS n FROM source UNION ALL SELECT h, -1 FROM stored) GROUP BY h)"
+        ).fetchone()
+        assert counts is not None
+        return {"missing": (int(counts[0]), ()), "extra": (int(counts[1]), ()), "differing": (0, ())}
+
+    def key_repeats(self) -> bool:
+        """Whether several rows of the source have one key."""
+        keys = ", ".join(self._keys)
+        query = f"SELECT 1 FROM source GROUP BY {keys} HAVING count(*) > 1 LIMIT 1"
+        return bool(self._keys) and self._db.execute(query).fetchone() is not None
 
     def extra_keys(self, batch_rows: int) -> Iterable[pa.RecordBatch]:
         """The keys that only ``stored`` has, as batches with columns ``k0``, ``k1``, ..."""

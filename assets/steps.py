@@ -14,6 +14,7 @@ from assets.change_capture import acknowledge, extract_changes, stop_following
 from assets.chunked_extraction import ChunkedExtraction
 from assets.errors import MismatchError
 from assets.failpoints import failpoint
+from assets.key_values import told_apart
 from assets.lakehouse.interface import OP, POSITION, Lakehouse, PartWriter, TableId, TableState, open_lakehouse
 from assets.process_memory import release_unused
 from assets.quarantine import QuarantineRows, commit_quarantine, quarantine_schema, quarantine_uri
@@ -228,11 +229,14 @@ class SyncSteps:
         read = shaped.read
         rows = BronzeRows(shaped.schema, plan.tag, read.position)
         silver = self._silver(work, shaped.columns, plan.shape)
+        merged = plan.key if plan.mode == "incremental" and plan.shape.write != "append" else ()
+        where = f"{work.connector}/{work.table}"
         with changes_only(self.lakehouse, silver, plan, shaped, self.settings) as changes:
             try:
-                staged = self._stage(work, plan, rows, shaped, changes(shaped.batches()), attempt, progress)
+                found_rows = changes(told_apart(shaped.batches(), merged, where))
+                staged = self._stage(work, plan, rows, shaped, found_rows, attempt, progress)
             except CarefulReadNeeded:
-                careful = changes(shaped.careful_batches())
+                careful = changes(told_apart(shaped.careful_batches(), merged, where))
                 staged = self._stage(work, plan, rows, shaped, careful, attempt, progress)
         deleted: tuple[Part, ...] = ()
         if plan.mode == "incremental" and not plan.backfill:
@@ -605,7 +609,8 @@ class SyncSteps:
             raise MismatchError(
                 f"row counts differ: source {manifest.source_rows}, Silver {live}",
                 where=f"{work.connector}/{work.table}",
-                remedy="Sync the table again with --mode full.",
+                remedy="Sync the table again with --mode full. If they differ then as well after later syncs, "
+                f"the key ({', '.join(manifest.key)}) does not tell rows apart: name another with --key.",
             )
         why = "rows were deleted or changed their key; sync with --deletes keys"
         if manifest.shape.converts:

@@ -134,6 +134,7 @@ class SourceTable(Model):
     estimated_bytes: int | None = None
     refusal: str | None = Field(default=None, description="why this table cannot be synced, if it cannot")
     left_out: tuple[str, ...] = Field(default=(), description="columns that no table holds, with their types: not read")
+    limited: str = Field(default="", description="why this login cannot see all rows, where the source tells it")
     row_filter: str = Field(default="", description="only these rows: ``assets.row_filter``; set for a read")
 
     @property

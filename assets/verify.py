@@ -87,11 +87,17 @@ def _compare_rows(
             with stored_rows(silver, compared) as rows:
                 stored = comparison.add_stored(rows, newest_only=shape.write == "append")
             different = comparison.differences(steps.settings.verify_limit)
+            repeats = values and any(count for count, _ in different.values()) and comparison.key_repeats()
+            if repeats:
+                different = comparison.differences_of_rows()
     update: dict[str, object] = {"source_rows": counted, "silver_rows": stored}
     for name, (count, keys) in different.items():
         update[name] = count
         update[f"{name}_keys"] = keys
     update["equal"] = not any(count for count, _ in different.values())
+    details = [f"the key ({', '.join(key)}) is not unique in the source: whole rows were compared"] if repeats else []
     if left:
-        update["detail"] = f"columns kept in Silver that the source no longer has: {', '.join(left[:10])}"
+        details.append(f"columns kept in Silver that the source no longer has: {', '.join(left[:10])}")
+    if details:
+        update["detail"] = "; ".join(details)
     return result.model_copy(update=update)

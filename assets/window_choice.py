@@ -107,7 +107,7 @@ def choose_window(
         mode="full" if why else "incremental",
         key=shape.key,
         cursor=cursor,
-        reason="; ".join(filter(None, [why or why_not_full, not_read])),
+        reason="; ".join(filter(None, [why or why_not_full, not_read, found.limited])),
         previous=previous,
         low=previous.value if previous and not why else None,
         shape=shape,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -94,6 +94,21 @@ class PostgresRead(TableRead):
         self._cursor: CursorWindow | None = None
         self._fast_pieces = True
         self._rows = self._unfit = 0
+        self._reading: list[Iterator[pa.RecordBatch]] = []
+
+    def _text(self, query: sql.Composed, columns: Sequence[Column], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        from assets.sources.postgres_text import text_batches
+
+        return self._held(text_batches(self._opened, query, columns, schema))
+
+    def _held(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        self._reading[:] = [batches]
+        return batches
+
+    def close(self) -> None:
+        """End what is being read: until then the connection takes no other statement."""
+        while self._reading:
+            self._reading.pop().close()  # type: ignore[attr-defined]
 
     def _select(self, columns: Sequence[Column], piece: Piece) -> sql.Composed:
         from psycopg import sql
@@ -190,7 +205,7 @@ class PostgresRead(TableRead):
 
         decimals = {i for i, c in enumerate(self._columns) if c.arrow_type.startswith("decimal") and c.rule == "typed"}
         zeros: set[int] = set()
-        for batch in fast.batches():
+        for batch in self._held(fast.batches()):
             if needs_care(batch):
                 raise CarefulReadNeeded
             zeros |= zero_columns(batch, decimals - zeros)
@@ -244,15 +259,13 @@ class PostgresRead(TableRead):
         return False
 
     def careful_batches(self) -> Iterator[pa.RecordBatch]:
-        from assets.sources.postgres_text import text_batches
-
         if not self.reader.startswith("text"):
             self.reader = "text (a value needs the careful reader)"
         self._unfit = self._rows = 0
         if self._cursor:
             self._cursor.reset()
         for piece in self._pieces:
-            for batch in text_batches(self._opened, self._select(self._columns, piece), self._columns, self.schema):
+            for batch in self._text(self._select(self._columns, piece), self._columns, self.schema):
                 self._saw(batch)
                 column = batch.column(batch.num_columns - 1)
                 if column.null_count < len(column):
@@ -292,6 +305,7 @@ class PostgresRead(TableRead):
         read = PostgresRead(self._connector, self._opened, self._table, self._snapshot_position, self._oid)
         read.fix_window(self._plan)
         read.use_fast(page_ranges=False)
+        read._reading = self._reading
         read._pieces = pieces(chunk, read._where)
         return read
 
@@ -316,8 +330,6 @@ class PostgresRead(TableRead):
         import pyarrow as pa
         from psycopg import sql
 
-        from assets.sources.postgres_text import text_batches
-
         by_name = {c.name: c for c in self._table.columns}
         columns = [by_name[name] for name in self.key]
         items = sql.SQL(", ").join(_selected(c) for c in columns)
@@ -325,7 +337,7 @@ class PostgresRead(TableRead):
             [*(pa.field(c.name, arrow_type(c.arrow_type)) for c in columns), pa.field(UNFIT_COLUMN, pa.string())]
         )
         query = sql.SQL("SELECT {} FROM {} WHERE {}").format(items, self._relation, self._wanted)
-        for batch in text_batches(self._opened, query, columns, schema):
+        for batch in self._text(query, columns, schema):
             yield batch.select(list(self.key))
 
     key: tuple[str, ...] = ()
@@ -385,14 +397,15 @@ class PostgresConnector(Connector):
         from assets.sources.postgres_snapshot import CURSOR_TYPES
 
         where = f"{self.name}/{table.name}"
-        kind = next((c.arrow_type for c in table.columns if c.name == cursor), None)
-        if kind is None:
+        column = next((c for c in table.columns if c.name == cursor), None)
+        if column is None:
             raise ConfigurationError(
                 f"the cursor column {cursor} is not there", where=where, remedy="Correct --cursor."
             )
-        if kind not in CURSOR_TYPES and not kind.startswith("decimal"):
+        kind = column.arrow_type
+        if column.rule == "money" or (kind not in CURSOR_TYPES and not kind.startswith("decimal")):
             raise ConfigurationError(
-                f"column {cursor} cannot be a cursor: it is stored as {kind}",
+                f"column {cursor} cannot be a cursor: it is {column.source_type}, stored as {kind}",
                 where=where,
                 remedy="Name a timestamp, date, integer or numeric column with --cursor.",
             )
@@ -416,10 +429,10 @@ class PostgresConnector(Connector):
 
                     stream = make_stream(opened, self.name, self.config, table, oid, captured_by)
                 position = join_snapshot(opened, shared) if shared else None
-                read = PostgresRead(self, opened, table, position or open_snapshot(opened), oid)
-                if stream is not None:
-                    read.begin_changes(stream)
-                yield read
+                with closing(PostgresRead(self, opened, table, position or open_snapshot(opened), oid)) as read:
+                    if stream is not None:
+                        read.begin_changes(stream)
+                    yield read
             except psycopg.Error as error:
                 raise explain(error, f"{self.name}/{table.name}", self.config) from None
             finally:

@@ -23,7 +23,7 @@ SELECT c.oid::bigint, n.nspname, c.relname, c.relkind::text, c.reltuples::float8
        CASE WHEN c.relkind NOT IN ('r', 'm') THEN NULL
             WHEN %(names)s::text[] IS NOT NULL THEN pg_relation_size(c.oid)
             ELSE c.relpages::bigint * current_setting('block_size')::bigint END,
-       c.relispopulated
+       c.relispopulated, CASE WHEN c.relrowsecurity THEN row_security_active(c.oid) ELSE false END
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
   AND n.nspname !~ '^pg_(toast|temp|catalog)' AND n.nspname <> 'information_schema'
@@ -104,7 +104,7 @@ def list_tables(
 
 
 def _table(row: Any, columns: tuple[Column, ...], key: tuple[str, ...]) -> SourceTable:
-    _, schema, name, relkind, estimate, size, populated = row
+    _, schema, name, relkind, estimate, size, populated, limited = row
     refusal = None
     if not columns:
         refusal = "the table has no columns, so there is nothing to store"
@@ -126,4 +126,5 @@ def _table(row: Any, columns: tuple[Column, ...], key: tuple[str, ...]) -> Sourc
         estimated_rows=None if estimate < 0 or relkind == "v" else int(estimate),
         estimated_bytes=size,
         refusal=refusal,
+        limited="row-level security shows this login some of the rows only" if limited else "",
     )

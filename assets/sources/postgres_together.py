@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from assets.errors import NotFoundError
@@ -73,7 +73,8 @@ class SharedPostgres(PostgresConnector):
             return
         try:
             position = self._shared()
-            yield PostgresRead(self, self._opened, table, position, self._table(table.name)[0])
+            with closing(PostgresRead(self, self._opened, table, position, self._table(table.name)[0])) as read:
+                yield read
         except psycopg.Error as error:
             raise explain(error, f"{self.name}/{table.name}", self.config) from None
         finally:

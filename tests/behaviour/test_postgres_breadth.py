@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from assets.errors import UnsupportedTableError
+from assets.errors import ConfigurationError, UnsupportedTableError
 from orchestration.embedded_postgres import EmbeddedPostgres
 from tests.behaviour.installation import Installation
 
@@ -232,3 +232,29 @@ def test_every_built_in_type_is_synced_equal_in_full_and_incremental(shop: Insta
         )
         check(shop, f"public.t{number}", faults, deletes="keys")
     assert faults == []
+
+
+def test_a_cursor_that_the_server_cannot_compare_is_refused_by_name(shop: Installation) -> None:
+    shop.execute("CREATE TABLE t (id int PRIMARY KEY, paid money)", "INSERT INTO t VALUES (1, 5)")
+    with pytest.raises(ConfigurationError, match="column paid cannot be a cursor: it is money"):
+        shop.sync("public.t", cursor="paid")
+    assert shop.sync("public.t").equal
+
+
+def test_a_login_that_row_level_security_shows_some_rows_is_told_so(shop: Installation) -> None:
+    shop.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, tenant int)",
+        "INSERT INTO t SELECT i, i % 2 FROM generate_series(1, 10) i",
+        "ALTER TABLE t ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY own ON t USING (tenant = 1)",
+        "DROP ROLE IF EXISTS sees_some",
+        "CREATE ROLE sees_some LOGIN PASSWORD 'x'",
+        "GRANT SELECT ON t TO sees_some",
+    )
+    assert "row-level security" not in shop.sync("public.t").reason
+    login = shop.server.config(shop.database) | {"user": "sees_some", "password": "x"}
+    shop.steps.catalog.add_connector("shop", "postgres", login, replace=True)
+    result = shop.sync("public.t", mode="full")
+    assert result.rows_read == 5
+    assert "row-level security shows this login some of the rows only" in result.reason
+    shop.execute("DROP OWNED BY sees_some", "DROP ROLE sees_some")

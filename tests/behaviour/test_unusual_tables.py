@@ -160,3 +160,40 @@ def test_deleted_rows_of_a_table_with_more_columns_than_delta_keeps_statistics_o
     result = shop.sync("public.t", **options)
     assert (result.rows_deleted, result.rows_silver, result.equal) == (5, 15, True)
     assert shop.verify("public.t").equal is True
+
+
+def test_values_that_fit_no_date_are_a_key_only_where_they_cannot_be_taken_for_another(shop: Installation) -> None:
+    shop.execute(
+        "CREATE TABLE t (id int, until date, v int, updated_at timestamptz DEFAULT now(), PRIMARY KEY (id, until))",
+        "INSERT INTO t VALUES (1, 'infinity', 1), (1, '2024-01-01', 2), (2, 'infinity', 3)",
+    )
+    assert shop.sync("public.t").mode == "full"
+    shop.execute("UPDATE t SET v = 10, updated_at = now() WHERE until = 'infinity'")
+    result = shop.sync("public.t", deletes="keys")
+    assert (result.mode, result.rows_read, result.equal) == ("incremental", 2, True)
+    assert shop.verify("public.t").equal
+
+    shop.execute("INSERT INTO t VALUES (1, '4000-01-01 BC', 4)")
+    with pytest.raises(UnsupportedTableError, match=r"public\.t: key column until holds a value that fits no date32"):
+        shop.sync("public.t", deletes="keys")
+    assert shop.verify("public.t", "counts").equal is False
+    full = shop.sync("public.t", mode="full")
+    assert (full.rows_silver, full.equal) == (4, True)
+    compared = shop.verify("public.t")
+    assert (compared.equal, compared.detail) == (
+        True,
+        "the key (id, until) is not unique in the source: whole rows were compared",
+    )
+    shop.execute("DELETE FROM t WHERE until < '0001-01-01'", "UPDATE t SET v = 5, updated_at = now()")
+    assert shop.sync("public.t", mode="full").equal
+    assert shop.verify("public.t").detail == ""
+
+
+def test_a_named_key_that_repeats_is_told_apart_from_a_wrong_copy(shop: Installation) -> None:
+    shop.execute("CREATE TABLE t (a int, b int)", "INSERT INTO t VALUES (1, 1), (1, 2), (2, NULL), (2, NULL)")
+    assert shop.sync("public.t", key=["a"]).equal
+    assert shop.verify("public.t").equal
+    shop.execute("UPDATE t SET b = 3 WHERE b = 2")
+    compared = shop.verify("public.t")
+    assert (compared.equal, compared.missing, compared.extra) == (False, 1, 1)
+    assert "whole rows were compared" in compared.detail
