@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import sys
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -30,7 +31,10 @@ CONDITIONS = (
 
 @pytest.fixture(scope="module")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    engine = SqlEngine(UnityCatalog(tmp_path_factory.mktemp("catalog")))  # its server ends with it
+    with pytest.MonkeyPatch.context() as patch:
+        # a worker of pytest-xdist has no main file: pyspark takes that for its doctests, and wants a JVM's Spark
+        patch.setattr(sys.modules["__main__"], "__file__", __file__, raising=False)
+        engine = SqlEngine(UnityCatalog(tmp_path_factory.mktemp("catalog")))  # its server ends with it
     yield engine._spark
     engine.close()
 
