@@ -40,8 +40,7 @@ def reload_with_new_state(process: WorkspaceProcessContext, location: str, state
     """
     entry = process.get_current_workspace().code_location_entries[location]
     process.refresh_component_state(location, [state_key])
-    if not isinstance(entry.code_location, GrpcServerCodeLocation):
-        raise NotImplementedError(f"{location} is served by no gRPC server")
+    assert isinstance(entry.code_location, GrpcServerCodeLocation)  # the refresh refuses any other
     storage = process.instance.defs_state_storage
     states = storage.get_latest_defs_state_info() if storage else None
     reply = entry.code_location.client.reload_code_with_state(serialize_value(states))
