@@ -1,6 +1,7 @@
 """The state of each table, one row a table, kept by the writes of its runs: what a status page reads every second.
 
-The row follows the table's latest run; what it last proved stays until the next success.
+The row follows the table's latest run, but a run that is skipped because another one goes on does not hide that one;
+what the table last proved stays until a later success.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from sqlalchemy import (
     event,
     func,
     literal,
+    not_,
+    or_,
     select,
     update,
     values,
@@ -267,7 +270,10 @@ def _belong(_mapper: Any, connection: Connection, pipeline: PipelineRow) -> None
 @event.listens_for(TableRunRow, "after_insert")
 @event.listens_for(TableRunRow, "after_update")
 def _keep_state(_mapper: Any, connection: Connection, run: TableRunRow) -> None:
-    """Bring the table's row up to its run, in the transaction that writes the run; an older run changes nothing."""
+    """Bring the table's row up to its run, in the transaction that writes the run.
+
+    An older run changes only what is proved, by a success, when nothing newer was.
+    """
     row: dict[str, Any] = {
         name: getattr(run, name)
         for name in (
@@ -299,16 +305,19 @@ def _upsert(dialect: str) -> Any:
     row["pipeline"] = select(RunRow.pipeline).where(RunRow.run_group == row["run_group"]).scalar_subquery()
     insert = (postgresql if dialect == "postgresql" else sqlite).insert(TableStateRow).values(row)
     given = insert.excluded
+    good, skipped = given.status == "succeeded", given.status == "skipped"
+    newer = TableStateRow.started_at <= given.started_at
+    behind = and_(skipped, TableStateRow.status == "running", TableStateRow.run_group != given.run_group)
+    follows = and_(newer, not_(behind))
+    unproven = or_(TableStateRow.synced_from.is_(None), TableStateRow.synced_from < given.synced_from)
+    proves = and_(good, or_(newer, unproven))
     latest: dict[str, Any] = {
-        name: case((given.status == "succeeded", given[name]), else_=getattr(TableStateRow, name))
-        if name in proven
-        else given[name]
+        name: case((proves if name in proven else follows, given[name]), else_=getattr(TableStateRow, name))
         for name in row
-        if name not in ("connector", "table_name", "pipeline")
+        if name not in ("connector", "table_name", "pipeline", "changed_at")
     }
+    latest["changed_at"] = given.changed_at
     latest["pipeline"] = func.coalesce(given.pipeline, TableStateRow.pipeline)
     return insert.on_conflict_do_update(
-        index_elements=["connector", "table_name"],
-        set_=latest,
-        where=TableStateRow.started_at <= given.started_at,
+        index_elements=["connector", "table_name"], set_=latest, where=or_(follows, proves)
     )

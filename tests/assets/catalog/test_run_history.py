@@ -181,3 +181,33 @@ def test_the_latest_run_of_each_table(catalog: Catalog) -> None:
     assert catalog.latest_table_runs("other") == []
     succeeded = catalog.last_table_run("shop", "public.a")
     assert succeeded is not None and succeeded.run_group == "run1"
+
+
+def test_a_run_that_is_skipped_beside_another_one_hides_neither_it_nor_what_it_proves(catalog: Catalog) -> None:
+    catalog.begin_table_run(work(run_group="run1"), "sync/shop/public.t")
+    catalog.end_table_run(result(status="skipped", reason="another sync goes on"), work(run_group="run2"))
+    during = catalog.table_state("shop", "public.t")
+    assert during is not None and (during.status, during.run_group, during.health) == ("running", "run1", "syncing")
+    catalog.end_table_run(result(rows_silver=5, equal=True), work(run_group="run1"))
+    after = catalog.table_state("shop", "public.t")
+    assert after is not None
+    assert (after.status, after.run_group, after.rows, after.equal) == ("succeeded", "run1", 5, True)
+    catalog.end_table_run(result(status="skipped", reason="too late"), work(run_group="run3"))
+    later = catalog.table_state("shop", "public.t")
+    assert later is not None and (later.status, later.rows, later.equal) == ("skipped", 5, True)
+
+
+def test_a_run_that_ends_after_one_that_started_later_still_shows_what_it_proved(catalog: Catalog) -> None:
+    catalog.begin_table_run(work(run_group="run1"), "sync/shop/public.t")
+    catalog.begin_run("run2", "shop", tables=["public.t"])
+    catalog.begin_table_run(work(run_group="run2"), "sync/shop/public.t")
+    catalog.end_table_run(result(status="skipped", reason="another sync goes on"), work(run_group="run2"))
+    catalog.end_table_run(result(rows_silver=5, equal=True), work(run_group="run1"))
+    state = catalog.table_state("shop", "public.t")
+    assert state is not None and (state.run_group, state.rows, state.equal) == ("run2", 5, True)
+    catalog.begin_table_run(work(run_group="run3"), "sync/shop/public.t")
+    catalog.end_table_run(result(rows_silver=6, equal=True), work(run_group="run3"))
+    late = result(rows_silver=4, equal=False)
+    catalog.end_table_run(late, work(run_group="run2"))
+    state = catalog.table_state("shop", "public.t")
+    assert state is not None and (state.rows, state.equal) == (6, True), "what a later run proved stays"
