@@ -93,6 +93,16 @@ class Settings(BaseSettings):
         default=None,
         description="Address of the Dagster webserver, where `headrace up` did not start it: it reloads added tables.",
     )
+    code_locations: int | None = Field(
+        default=None,
+        ge=1,
+        le=32,
+        description="Dagster code locations that the connectors are spread over; default: one, with `headrace up` "
+        "four from 200 connectors on and eight from 500 on.",
+    )
+    code_location: int = Field(
+        default=1, ge=1, description="Which of them this process serves; `headrace up` sets it for those it starts."
+    )
     web_url: str | None = Field(
         default=None,
         description="Address under which people reach the webserver, where it is another: `https://data.example.com/x`.",

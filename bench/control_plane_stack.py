@@ -26,11 +26,12 @@ from rich.table import Table
 
 from assets.settings import Settings
 from bench.control_plane import PAGES, fill
+from orchestration.code_locations import code_locations, wanted_locations
 from orchestration.embedded_postgres import EmbeddedPostgres
 from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
 
-ASSETS = """{ assetNodes(group: {groupName: %s, repositoryName: "__repository__", repositoryLocationName: "headrace"}) {
+ASSETS = """{ assetNodes(group: {groupName: %s, repositoryName: "__repository__", repositoryLocationName: %s}) {
   id } }"""
 SETTLED_SECONDS = 20
 """After the start, and after an added connector: daemon and sensors have looked once."""
@@ -45,7 +46,9 @@ def seconds(call: Callable[[], Any]) -> float:
 class Client(httpx.Client):
     """An administrator's program at the stack's address."""
 
-    def __init__(self, hr: Headrace, address: str) -> None:
+    def __init__(self, hr: Headrace, address: str, connectors: int) -> None:
+        spread = hr.settings.code_locations or wanted_locations(connectors)
+        self.locations = code_locations(hr.settings.model_copy(update={"code_locations": spread}))
         access = hr.catalog.access
         if not access.users():
             access.add_user("bench", "admin", None)
@@ -56,7 +59,9 @@ class Client(httpx.Client):
         return self.post("/graphql", json={"query": text}).json()["data"]
 
     def assets(self, connector: str) -> int:
-        return len(self.query(ASSETS % json.dumps(connector))["assetNodes"] or ())
+        (location,) = [found for found in self.locations if found.holds(connector)]
+        asked = ASSETS % (json.dumps(connector), json.dumps(location.name))
+        return len(self.query(asked)["assetNodes"] or ())
 
     def wait_for_assets(self, connector: str, limit: float) -> float:
         """Seconds until they are shown; more than ``limit``: they are not."""
@@ -69,7 +74,7 @@ class Client(httpx.Client):
 def started(hr: Headrace, stack: LocalStack, last: str) -> tuple[Client, float, float]:
     """The client, seconds until the servers answer, and until the last connector's assets are there."""
     took = seconds(lambda: stack.start(dagster=True))
-    client = Client(hr, str(stack.ui_url))
+    client = Client(hr, str(stack.ui_url), hr.catalog.connector_page(limit=1).total)
     return client, took, took + client.wait_for_assets(last, 600)
 
 

@@ -1,4 +1,4 @@
-"""The code location ``headrace``: everything under ``orchestration/defs``."""
+"""A code location of Headrace: everything under ``orchestration/defs``; what exists once is in the first one."""
 
 from __future__ import annotations
 

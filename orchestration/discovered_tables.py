@@ -16,9 +16,10 @@ from assets.errors import HeadraceError
 from assets.sync import Column, Model
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from assets.catalog.records import ConnectorRecord
     from assets.catalog.store import Catalog
-    from assets.settings import Settings
 
 _log = logging.getLogger(__name__)
 AT_ONCE = 8
@@ -49,13 +50,12 @@ class _Remembered(Model):
     connectors: dict[str, FoundTables] = {}  # noqa: RUF012
 
 
-def discovered(settings: Settings, catalog: Catalog, records: Sequence[ConnectorRecord]) -> dict[str, FoundTables]:
+def discovered(path: Path, catalog: Catalog, records: Sequence[ConnectorRecord]) -> dict[str, FoundTables]:
     """The tables of each connector, by its name.
 
     New and changed connectors are asked now; where there is none, of the others as many as the time allows. One that
-    does not answer keeps the tables that it had.
+    does not answer keeps the tables that it had. ``path``: where they are remembered.
     """
-    path = settings.home_path / "discovered.json"
     try:
         known = _Remembered.model_validate_json(path.read_bytes()).connectors
     except (OSError, ValidationError):

@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from assets.errors import ConflictError
 from assets.settings import Settings
 from orchestration.child_process import LOOPBACK, ChildProcess, ServerProcessError, free_port, port_answers
+from orchestration.code_locations import CodeLocation, code_locations, wanted_locations
 from orchestration.stack_record import StackRecord, record_path, running_stack, write_record
 from orchestration.stack_requests import StackRequests
 from orchestration.supervisor import SupervisedServer, Supervisor
@@ -184,36 +185,60 @@ class LocalStack:
 
         dagster_home = prepare_dagster_home(self.settings)
         environment = {**environment, "DAGSTER_HOME": str(dagster_home)}
-        code_port, web_port = free_port(), free_port(usual_port)
-        self._ports += [code_port, web_port]
-        # Webserver and daemon share one code location, so that a new connector shows in both at once.
+        web_port = free_port(usual_port)
+        locations = [(location, free_port()) for location in self._code_locations()]
+        self._ports += [web_port, *(port for _, port in locations)]
+        environment["HEADRACE_CODE_LOCATIONS"] = str(len(locations))
+        # Webserver and daemon share the code locations, so that a new connector shows in both at once.
         workspace = self.home / "workspace.yaml"
         workspace.write_text(
-            "load_from:\n  - grpc_server:\n"
-            f"      host: {LOOPBACK}\n      port: {code_port}\n      location_name: headrace\n"
+            "load_from:\n"
+            + "".join(
+                f"  - grpc_server:\n      host: {LOOPBACK}\n      port: {port}\n      location_name: {location.name}\n"
+                for location, port in locations
+            )
         )
-        module = ["--module-name", "orchestration.definitions", "--location-name", "headrace"]
-        code = ["code-server", "start", "--host", LOOPBACK, "--port", str(code_port), *module]
         web = ["--host", LOOPBACK, "--port", str(web_port), "--workspace", str(workspace)]
         if not self._login:
             web.append("--no-auth")
 
-        def child(name: str, log: str, program: str, args: list[str]) -> ChildProcess:
+        def child(name: str, log: str, program: str, args: list[str], **more: str) -> ChildProcess:
             command = [sys.executable, "-m", program, *args]
-            return ChildProcess(name, command, self._log_file(log), env=environment, grace_seconds=10)
+            return ChildProcess(name, command, self._log_file(log), env=environment | more, grace_seconds=10)
 
-        location = child("Dagster code location", "dagster-code", "dagster", code)
+        servers = []
+        for location, port in locations:
+            code = ["code-server", "start", "--host", LOOPBACK, "--port", str(port)]
+            module = ["--module-name", "orchestration.definitions", "--location-name", location.name]
+            served = child(
+                f"Dagster code location{location.suffix}",
+                f"dagster-code{location.suffix}",
+                "dagster",
+                code + module,
+                HEADRACE_CODE_LOCATION=str(location.number),
+            )
+            # the first one makes Dagster's databases in a new home: two at once would make them twice
+            stage = 1 if location.is_first else 2
+            servers.append(SupervisedServer(served, partial(served.listens, port), 120, stage))
         webserver = child("Webserver", "webserver", "orchestration.web", web)
-        servers = [
-            SupervisedServer(location, partial(location.listens, code_port), 120, 1),
-            SupervisedServer(webserver, partial(webserver.listens, web_port), 120, 2),
+        servers += [
+            SupervisedServer(webserver, partial(webserver.listens, web_port), 120, 3),
             SupervisedServer(
                 child("Dagster daemon", "dagster-daemon", "dagster._daemon", ["run", "-w", str(workspace)]),
                 lambda: True,
-                stage=2,
+                stage=3,
             ),
         ]
         return servers, f"http://{LOOPBACK}:{web_port}"
+
+    def _code_locations(self) -> list[CodeLocation]:
+        from assets.catalog.store import Catalog
+
+        if self.settings.code_locations:
+            return code_locations(self.settings)
+        connectors = Catalog.from_settings(self.settings).connector_page(limit=1).total
+        count = wanted_locations(connectors)
+        return code_locations(self.settings.model_copy(update={"code_locations": count}))
 
     def _environment(self, temporal_address: str, embedded: bool) -> dict[str, str]:
         environment = {**os.environ, "HEADRACE_HOME": str(self.home), "PYTHONUNBUFFERED": "1"}

@@ -9,6 +9,7 @@ from assets.lakehouse.interface import Lakehouse, TableId, open_lakehouse
 from assets.naming import table_slug
 from assets.settings import Settings
 from assets.sync import Column, Model
+from orchestration.code_locations import CodeLocation
 from orchestration.discovered_tables import discovered
 
 
@@ -44,7 +45,10 @@ class RegisteredPipeline(Model):
 
 
 class RegistryState(Model):
+    """``spread``: over how many code locations."""
+
     version: str
+    spread: int = 1
     connectors: tuple[RegisteredConnector, ...] = ()
     pipelines: tuple[RegisteredPipeline, ...] = ()
 
@@ -62,16 +66,22 @@ def asset_parts(tables: Sequence[str]) -> dict[str, str]:
 
 
 def read_registry(settings: Settings) -> RegistryState:
-    """Read the catalog and ask each source for its tables. A source that does not answer keeps the tables it has."""
+    """What this process's code location shows of the catalog, each source asked for its tables.
+
+    A source that does not answer keeps the tables it has.
+    """
     from assets.catalog.store import Catalog
 
     catalog, lakehouse = Catalog.from_settings(settings), open_lakehouse(settings)
-    version, stored, records = catalog.version(), catalog.pipelines(), catalog.connectors()
+    location = CodeLocation.of_process(settings)
+    version = location.version(catalog)
+    stored = [pipeline for pipeline in catalog.pipelines() if location.holds(pipeline.connector)]
+    records = [record for record in catalog.connectors() if location.holds(record.name)]
     named: dict[str, set[str]] = {}
     for pipeline in stored:
         named.setdefault(pipeline.connector, set()).update(table.name for table in pipeline.tables)
     connectors = []
-    tables_of = discovered(settings, catalog, records)
+    tables_of = discovered(settings.home_path / f"discovered{location.suffix}.json", catalog, records)
     for record in records:
         found = tables_of[record.name]
         wanted = named.get(record.name, set())
@@ -96,7 +106,9 @@ def read_registry(settings: Settings) -> RegistryState:
                 active=pipeline.active,
             )
         )
-    return RegistryState(version=version, connectors=tuple(connectors), pipelines=tuple(pipelines))
+    return RegistryState(
+        version=version, spread=location.count, connectors=tuple(connectors), pipelines=tuple(pipelines)
+    )
 
 
 def _table(

@@ -437,11 +437,25 @@ class Catalog(RunHistory, RunClaims, Listing, TableStates, KitHistory):
     def version(self) -> str:
         """Changes whenever a connector, pipeline or knowledge source does: what a refresh of the assets compares."""
         with self._reading() as session:
-            parts = []
-            for row in (ConnectorRow, PipelineRow, KnowledgeSourceRow):
-                count, latest = session.execute(select(func.count(), func.max(row.updated_at))).one()
-                parts.append(f"{count}@{latest.isoformat() if latest else '-'}")
-            return " ".join(parts)
+            rows = (ConnectorRow, PipelineRow, KnowledgeSourceRow)
+            found = [session.execute(select(func.count(), func.max(row.updated_at))).one() for row in rows]
+            return " ".join(_changed(count, latest) for count, latest in found)
+
+    def version_of(self, connectors: Callable[[str], bool], *, knowledge: bool) -> str:
+        """`version` of those connectors whose name is taken, with their pipelines."""
+        with self._reading() as session:
+            names = ((ConnectorRow, ConnectorRow.name), (PipelineRow, PipelineRow.connector))
+            found = [
+                [at for name, at in session.execute(select(column, row.updated_at)) if connectors(name)]
+                for row, column in names
+            ]
+            if knowledge:
+                found.append(list(session.scalars(select(KnowledgeSourceRow.updated_at))))
+            return " ".join(_changed(len(times), max(times, default=None)) for times in found)
+
+
+def _changed(count: int, latest: datetime | None) -> str:
+    return f"{count}@{latest.isoformat() if latest else '-'}"
 
 
 def _check_unchanged(

@@ -15,6 +15,7 @@ from dagster.components import DefsStateConfig, DefsStateConfigArgs
 
 from assets.settings import Settings
 from assets.sync import TableResult, TableSync
+from orchestration.code_locations import CodeLocation
 from orchestration.registry_state import (
     RegisteredConnector,
     RegisteredPipeline,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from assets.catalog.records import PipelineRecord
     from assets.catalog.store import Catalog
 
-STATE_KEY = "headrace-connectors"
 OWNER = "team:headrace"
 CHECK = "equals_source"
 PIPELINE_TAG, MODE_TAG, DELETES_TAG = "headrace/pipeline", "headrace/mode", "headrace/deletes"
@@ -79,18 +79,22 @@ class ConnectorRegistry(dg.StateBackedComponent, dg.Model, dg.Resolvable):
 
     @property
     def defs_state_config(self) -> DefsStateConfig:
-        return DefsStateConfig.from_args(DefsStateConfigArgs.versioned_state_storage(), default_key=STATE_KEY)
+        key = CodeLocation.of_process(Settings()).state_key
+        return DefsStateConfig.from_args(DefsStateConfigArgs.versioned_state_storage(), default_key=key)
 
     def write_state_to_path(self, state_path: Path) -> None:
         from assets.catalog.store import Catalog
 
         settings = Settings()
-        _known.read(Catalog.from_settings(settings).version())
+        _known.read(CodeLocation.of_process(settings).version(Catalog.from_settings(settings)))
         state_path.write_text(read_registry(settings).model_dump_json())
 
     def build_defs_from_state(self, context: dg.ComponentLoadContext, state_path: Path | None) -> dg.Definitions:
         # nothing was recorded yet in a new home: the catalog itself is the state
-        state = RegistryState.model_validate_json(state_path.read_text()) if state_path else read_registry(Settings())
+        settings = Settings()
+        state = RegistryState.model_validate_json(state_path.read_text()) if state_path else read_registry(settings)
+        if state.spread != (settings.code_locations or 1):  # it was recorded by a stack of another number of locations
+            state = read_registry(settings)
         definitions = registry_definitions(state)
         _known.loaded = state.version
         return definitions

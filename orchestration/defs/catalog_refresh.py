@@ -9,9 +9,9 @@ from typing import Any
 import dagster as dg
 
 from assets.settings import Settings
+from orchestration.code_locations import CodeLocation
 from orchestration.stack_credential import credential_headers
 
-LOCATION = "headrace"
 _REFRESH = """
 mutation ($location: String!, $key: String!) {
   refreshComponentState(locationName: $location, defsStateKey: $key) {
@@ -19,11 +19,10 @@ mutation ($location: String!, $key: String!) {
 """
 
 
-def refresh_component_state(url: str, timeout: float = 60) -> str:
+def refresh_component_state(url: str, location: CodeLocation, timeout: float = 60) -> str:
     """Ask a Dagster webserver to read the catalog again and to reload. Returns the answer's type name."""
-    from orchestration.components.connector_registry import STATE_KEY
-
-    body = json.dumps({"query": _REFRESH, "variables": {"location": LOCATION, "key": STATE_KEY}}).encode()
+    asked = {"location": location.name, "key": location.state_key}
+    body = json.dumps({"query": _REFRESH, "variables": asked}).encode()
     headers = {"Content-Type": "application/json", **credential_headers(Settings(), url)}
     request = urllib.request.Request(f"{url}/graphql", body, headers)
     with urllib.request.urlopen(request, timeout=timeout) as answer:
@@ -41,13 +40,14 @@ def catalog_refresh(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg
     from orchestration.stack_record import running_stack
 
     settings = Settings()
-    version = Catalog.from_settings(settings).version()
+    location = CodeLocation.of_process(settings)
+    version = location.version(Catalog.from_settings(settings))
     if context.cursor == version or is_loaded(version):
         return dg.SkipReason("the catalog has not changed")
     stack = running_stack(settings)
     url = settings.dagster_url or (stack.dagster_url if stack else None)
     if not url:
         return dg.SkipReason("no webserver is known: set HEADRACE_DAGSTER_URL, or reload the code location yourself")
-    answer = refresh_component_state(url.rstrip("/"))
+    answer = refresh_component_state(url.rstrip("/"), location)
     context.log.info(f"The catalog changed: {answer}")
     return dg.SensorResult(cursor=version)

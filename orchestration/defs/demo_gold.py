@@ -5,13 +5,15 @@ from __future__ import annotations
 import dagster as dg
 
 from assets.settings import Settings
+from orchestration.code_locations import CodeLocation
 from orchestration.demo_shop import DEMO_MARKER
 
 
 @dg.definitions
 def demo_gold() -> dg.Definitions:
     """The Gold asset, in a home that `make demo` made; nothing elsewhere."""
-    if not (Settings().home_path / DEMO_MARKER).exists():
+    settings = Settings()
+    if not (CodeLocation.of_process(settings).is_first and (settings.home_path / DEMO_MARKER).exists()):
         return dg.Definitions()
 
     @dg.asset(

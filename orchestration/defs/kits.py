@@ -8,6 +8,7 @@ import dagster as dg
 
 from assets.kits.model import Kit, KitRun, Trigger
 from assets.settings import Settings
+from orchestration.code_locations import CodeLocation
 
 INPUTS_TAG, TRIGGER_TAG = "headrace/kit_inputs", "headrace/kit_trigger"
 GROUP = "kits"
@@ -20,6 +21,8 @@ def kits() -> dg.Definitions:
     from assets.kits.kit_file import KitFileError, kit_files, load_kit
 
     settings = Settings()
+    if not CodeLocation.of_process(settings).is_first:
+        return dg.Definitions()
     found: list[Kit] = []
     for name in sorted(kit_files(settings)):
         try:

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import dagster as dg
 
 from assets.settings import Settings
+from orchestration.code_locations import CodeLocation
 from orchestration.registry_state import asset_parts
 
 GROUP = "knowledge"
@@ -59,7 +60,8 @@ def knowledge() -> dg.Definitions:
     from assets.lakehouse.interface import open_lakehouse
 
     settings = Settings()
-    sources = KnowledgeCatalog.from_settings(settings).sources()
+    first = CodeLocation.of_process(settings).is_first
+    sources = KnowledgeCatalog.from_settings(settings).sources() if first else []
     if not sources:
         return dg.Definitions()
     chats = {record.name: record.source for record in sources if isinstance(record.source, ChatTables)}

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from assets.settings import Settings
+from orchestration.code_locations import CodeLocation
 
 NOTIFIED_AT_ONCE = 50
 
@@ -62,7 +63,7 @@ def _run_link(settings: Settings, run_id: str) -> str | None:
     return f"{base.rstrip('/')}/runs/{run_id}" if base else None
 
 
-@dg.run_failure_sensor(default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.run_failure_sensor(default_status=dg.DefaultSensorStatus.RUNNING, monitor_all_code_locations=True)
 def run_failure_notification(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
     """Tell ``HEADRACE_NOTIFY_URL`` of every run that failed."""
     from orchestration.notification import Failure, notify
@@ -78,3 +79,13 @@ def run_failure_notification(context: dg.RunFailureSensorContext) -> dg.SkipReas
         Failure(title=f"Headrace: {run.job_name} failed", text="\n".join(told), link=_run_link(settings, run.run_id)),
     )
     return None
+
+
+@dg.definitions
+def run_care() -> dg.Definitions:
+    """Once an installation: the sensors look at all runs."""
+    if not CodeLocation.of_process(Settings()).is_first:
+        return dg.Definitions()
+    return dg.Definitions(
+        sensors=[orphaned_runs, missed_retries, deferred_failure_notification, run_failure_notification]
+    )

@@ -17,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
 from orchestration.api.app import build_api
+from orchestration.code_locations import code_locations
 from orchestration.headrace import Headrace
 from orchestration.web.body_limit import BodyLimit
 from orchestration.web.catalog_watch import CatalogWatch
@@ -126,7 +127,9 @@ class HeadraceWebserver(DagsterWebserver[WorkspaceProcessContext, RequestContext
     def create_asgi_app(self, **options: Any) -> Starlette:
         app = super().create_asgi_app(lifespan=_lifespan, exception_handlers=PAGE_ERRORS, **options)
         app.state.headrace = self._headrace
-        app.state.new_catalog_watch = lambda: CatalogWatch(self._process_context, self._headrace.catalog)
+        app.state.new_catalog_watch = lambda: CatalogWatch(
+            self._process_context, self._headrace.catalog, code_locations(self._headrace.settings)
+        )
         app.state.figures = self._figures
         app.state.path_prefix = self._prefix
         app.state.sessions = self._sessions

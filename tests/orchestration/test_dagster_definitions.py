@@ -199,7 +199,7 @@ def test_a_webserver_that_headrace_did_not_start_is_reached_by_its_setting(
         skipped = catalog_refresh.catalog_refresh(dg.build_sensor_context(instance=instance))
         assert isinstance(skipped, dg.SkipReason) and "HEADRACE_DAGSTER_URL" in str(skipped.skip_message)
         monkeypatch.setenv("HEADRACE_DAGSTER_URL", "http://127.0.0.1:3000/")
-        monkeypatch.setattr(catalog_refresh, "refresh_component_state", lambda url: asked.append(url) or "Done")
+        monkeypatch.setattr(catalog_refresh, "refresh_component_state", lambda url, _: asked.append(url) or "Done")
         refreshed = catalog_refresh.catalog_refresh(dg.build_sensor_context(instance=instance))
     assert asked == ["http://127.0.0.1:3000"]
     assert isinstance(refreshed, dg.SensorResult) and refreshed.cursor

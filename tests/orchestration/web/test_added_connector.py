@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from assets.settings import Settings
-from orchestration.components.connector_registry import STATE_KEY
-from orchestration.defs.catalog_refresh import _REFRESH, LOCATION
+from orchestration.code_locations import LOCATION, STATE_KEY
+from orchestration.defs.catalog_refresh import _REFRESH
 from orchestration.headrace import Headrace
 from orchestration.stack_credential import stack_credential
 from orchestration.web.catalog_watch import LOOK_SECONDS
