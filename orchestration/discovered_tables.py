@@ -50,18 +50,26 @@ class _Remembered(Model):
     connectors: dict[str, FoundTables] = {}  # noqa: RUF012
 
 
-def discovered(path: Path, catalog: Catalog, records: Sequence[ConnectorRecord]) -> dict[str, FoundTables]:
+def discovered(
+    path: Path, catalog: Catalog, records: Sequence[ConnectorRecord], *, ask_again: bool = True
+) -> dict[str, FoundTables]:
     """The tables of each connector, by its name.
 
     New and changed connectors are asked now; where there is none, of the others as many as the time allows. One that
-    does not answer keeps the tables that it had. ``path``: where they are remembered.
+    does not answer keeps the tables that it had.
+
+    Args:
+        path: where they are remembered.
+        catalog: opens the connectors.
+        records: the connectors.
+        ask_again: False: only new and changed ones are asked.
     """
     try:
         known = _Remembered.model_validate_json(path.read_bytes()).connectors
     except (OSError, ValidationError):
         known = {}
     fresh = [record for record in records if not _is_known(known.get(record.name), record)]
-    again = [record for record in records if _is_known(known.get(record.name), record)]
+    again = [record for record in records if _is_known(known.get(record.name), record)] if ask_again else []
     again.sort(key=lambda record: known[record.name].asked_at)
     is_new = any(r.name not in known or known[r.name].asked_at < r.updated_at for r in fresh)
     pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="headrace-discover")
@@ -75,7 +83,7 @@ def discovered(path: Path, catalog: Catalog, records: Sequence[ConnectorRecord])
         pool.shutdown(wait=False, cancel_futures=True)
     found = {
         record.name: future.result()
-        if (future := asked[record.name]).done() and not future.cancelled()
+        if (future := asked.get(record.name)) and future.done() and not future.cancelled()
         else known[record.name]
         for record in records
     }

@@ -65,10 +65,10 @@ def asset_parts(tables: Sequence[str]) -> dict[str, str]:
     return {name: name if name in plain else table_slug(name) for name in tables}
 
 
-def read_registry(settings: Settings) -> RegistryState:
+def read_registry(settings: Settings, *, ask_again: bool = True) -> RegistryState:
     """What this process's code location shows of the catalog, each source asked for its tables.
 
-    A source that does not answer keeps the tables it has.
+    A source that does not answer keeps the tables it has. ``ask_again``: those whose tables are known are asked, too.
     """
     from assets.catalog.store import Catalog
 
@@ -81,7 +81,9 @@ def read_registry(settings: Settings) -> RegistryState:
     for pipeline in stored:
         named.setdefault(pipeline.connector, set()).update(table.name for table in pipeline.tables)
     connectors = []
-    tables_of = discovered(settings.home_path / f"discovered{location.suffix}.json", catalog, records)
+    tables_of = discovered(
+        settings.home_path / f"discovered{location.suffix}.json", catalog, records, ask_again=ask_again
+    )
     for record in records:
         found = tables_of[record.name]
         wanted = named.get(record.name, set())

@@ -90,11 +90,11 @@ class ConnectorRegistry(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         state_path.write_text(read_registry(settings).model_dump_json())
 
     def build_defs_from_state(self, context: dg.ComponentLoadContext, state_path: Path | None) -> dg.Definitions:
-        # nothing was recorded yet in a new home: the catalog itself is the state
         settings = Settings()
-        state = RegistryState.model_validate_json(state_path.read_text()) if state_path else read_registry(settings)
-        if state.spread != (settings.code_locations or 1):  # it was recorded by a stack of another number of locations
-            state = read_registry(settings)
+        state = RegistryState.model_validate_json(state_path.read_text()) if state_path else None
+        if state is None or state.spread != (settings.code_locations or 1):
+            # of a new home, or of another number of locations, nothing is recorded: the catalog itself is the state
+            state = read_registry(settings, ask_again=False)
         definitions = registry_definitions(state)
         _known.loaded = state.version
         return definitions
