@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from assets.errors import ConfigurationError, WatermarkError
 from assets.sources.interface import UNFIT_COLUMN, ChangeRead, Connector, StreamStatus, TableRead
 from assets.sources.mysql_connection import MysqlConfig, connection, quoted, rows
+from assets.sources.mysql_lossy_text import loses_text
 from assets.sync import CheckResult, Column, SourceTable, Watermark, WindowPlan
 from assets.sync_plan import ReadEstimate
 from assets.types import arrow_type
@@ -83,8 +84,7 @@ class MysqlRead(TableRead):
 
     def _lossy(self, column: Column) -> str:
         """The condition that a value of another character set has no UTF-8 form."""
-        name, charset = quoted(column.name), self._facts["charsets"][column.name]
-        return f"hex(convert(convert({name} USING utf8mb4) USING {quoted(charset)})) <> hex({name})"
+        return loses_text(quoted(column.name), self._facts["charsets"][column.name])
 
     def _converted(self, columns: Sequence[Column]) -> list[Column]:
         return [c for c in columns if c.rule == "converted"]

@@ -458,7 +458,8 @@ def _strings(values: Values, logged: LoggedColumn, convert: Convert) -> tuple[pa
     if logged.column.rule == "converted" or logged.charset == "latin1":
         texts, lossy = convert(array, logged.charset or "")
         if name in ("char", "nchar"):
-            texts = arrow_compute().utf8_rtrim(texts.cast(pa.string()), " ")
+            # bytes: half a surrogate pair of UCS-2 is no UTF-8, which the parser tells
+            texts = arrow_compute().replace_substring_regex(texts, " +$", "")
         return texts, lossy if logged.column.rule == "converted" else None
     return array, None
 

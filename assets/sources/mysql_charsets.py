@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from assets.sources.mysql_connection import quoted, rows
+from assets.sources.mysql_connection import rows
+from assets.sources.mysql_lossy_text import loses_text
 
 if TYPE_CHECKING:
     import pymysql
@@ -49,15 +50,12 @@ class Charsets:
         return pa.array(texts, pa.binary()), pa.array(lossy, pa.binary())
 
     def _ask(self, values: list[bytes], charset: str) -> dict[bytes, tuple[bytes, bytes | None]]:
-        """As the full read selects a ``converted`` column, see ``MysqlRead._lossy``."""
-        name = quoted(charset)
+        """As the full read selects a ``converted`` column."""
         items = []
         for value in values:
             literal = f"_{charset} x'{value.hex()}'"
-            text = f"convert({literal} USING utf8mb4)"
-            items.append(f"hex({text})")
-            lost = f"hex(convert({text} USING {name})) <> '{value.hex().upper()}'"
-            items.append(f"CASE WHEN {lost} THEN '{value.hex().upper()}' END")
+            items.append(f"hex(convert({literal} USING utf8mb4))")
+            items.append(f"CASE WHEN {loses_text(literal, charset)} THEN '{value.hex().upper()}' END")
         (answer,) = rows(self._opened, f"SELECT {', '.join(items)}")
         found = {}
         for index, value in enumerate(values):

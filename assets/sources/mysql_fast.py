@@ -19,6 +19,7 @@ from pymysql.protocol import MysqlPacket
 from assets.arrow_compute import arrow_compute
 from assets.errors import SourceUnreachableError
 from assets.sources.interface import CarefulReadNeeded
+from assets.sources.mysql_lossy_text import LOST
 from assets.sources.mysql_text import RowParser
 from assets.types import arrow_type
 
@@ -50,7 +51,7 @@ def fast_batches(
         position = starts
         for column, kind in zip(columns, kinds, strict=True):
             values, position = _column(data, position)
-            if column.rule == "converted" and _has_question_mark(values):
+            if column.rule == "converted" and _may_have_lost(values):
                 stream.skip_rest()
                 raise CarefulReadNeeded
             arrays.append(_quick(values, kind))
@@ -201,6 +202,6 @@ def _quick(values: pa.Array, kind: pa.DataType) -> pa.Array:
     return typed
 
 
-def _has_question_mark(values: pa.Array) -> bool:
+def _may_have_lost(values: pa.Array) -> bool:
     pc = arrow_compute()
-    return bool(pc.any(pc.match_substring(values, "?")).as_py())
+    return any(pc.any(pc.match_substring(values, lost)).as_py() for lost in LOST)
