@@ -98,7 +98,7 @@ class Settings(BaseSettings):
         ge=1,
         le=32,
         description="Dagster code locations that the connectors are spread over; default: one, with `headrace up` "
-        "four from 200 connectors on and eight from 500 on.",
+        "two from 200 connectors on, four from 400 on, eight from 800 on.",
     )
     code_location: int = Field(
         default=1, ge=1, description="Which of them this process serves; `headrace up` sets it for those it starts."

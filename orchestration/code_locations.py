@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 LOCATION = "headrace"
 STATE_KEY = "headrace-connectors"
-SPREAD = ((500, 8), (200, 4))
-"""From so many connectors on, so many code locations. Each costs a process of about 200 MB."""
+SPREAD = ((800, 8), (400, 4), (200, 2))
+"""From so many connectors on, so many code locations. Each costs two processes, 400 MB together."""
 
 
 @dataclass(frozen=True)

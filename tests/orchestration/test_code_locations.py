@@ -45,7 +45,7 @@ def test_each_connector_is_in_one_location_and_none_has_most(count: int) -> None
 
 
 def test_few_connectors_have_one_location_and_a_number_that_there_is_not_is_refused(tmp_path: Path) -> None:
-    assert [wanted_locations(n) for n in (0, 199, 200, 500, 10_000)] == [1, 1, 4, 8, 8]
+    assert [wanted_locations(n) for n in (0, 199, 200, 400, 10_000)] == [1, 1, 2, 4, 8]
     assert code_locations(Settings(home=tmp_path)) == [CodeLocation()]
     with pytest.raises(ConfigurationError, match="HEADRACE_CODE_LOCATIONS"):
         CodeLocation.of_process(Settings(home=tmp_path, code_location=3, code_locations=2))
