@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from assets.arrow_compute import arrow_compute
+from assets.encoded_rows import EncodedRows
 from assets.lakehouse.interface import LOADED_AT, OP, POSITION, RUN, Lakehouse, TableId
 from assets.naming import snake_case
 from assets.sync import CommitInfo, Manifest
@@ -72,9 +73,13 @@ class BronzeRows:
             self._cached = {(op, rows): cached}  # batches mostly share one length
         return cached
 
-    def upserts(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def upserts(self, batch: pa.RecordBatch | EncodedRows) -> pa.RecordBatch | EncodedRows:
         import pyarrow as pa
 
+        if isinstance(batch, EncodedRows):
+            tag, loaded_at, position = self._constants
+            told = {RUN: tag, LOADED_AT: loaded_at, OP: UPSERT, POSITION: position}
+            return batch.renamed(self.names).with_constants(told)
         return pa.RecordBatch.from_arrays(batch.columns + self._metadata(UPSERT, batch.num_rows), schema=self.schema)
 
     def changes(self, batch: pa.RecordBatch, op: str, positions: pa.Array) -> pa.RecordBatch:

@@ -17,6 +17,8 @@ from assets.sync_plan import ReadEstimate
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from assets.encoded_rows import EncodedRows
+
 
 def chosen_columns(shape: TableShape, columns: Sequence[Column]) -> tuple[Column, ...]:
     """The columns that are synced, before protection. What names a row's object always is."""
@@ -178,6 +180,10 @@ class ShapedRead:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         return self._shaped(self._read.batches())
+
+    def encoded_batches(self) -> Iterator[pa.RecordBatch | EncodedRows]:
+        """The same, what can be stored as it is still encoded, where nothing here has to look at values."""
+        return self._read.encoded_batches() if self._plain else self.batches()
 
     def careful_batches(self) -> Iterator[pa.RecordBatch]:
         return self._shaped(self._read.careful_batches())

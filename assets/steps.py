@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from assets.catalog.store import Catalog
+    from assets.encoded_rows import EncodedRows
     from assets.sources.interface import Connector
 
 Progress = Callable[[int, int], None]
@@ -233,7 +234,10 @@ class SyncSteps:
         where = f"{work.connector}/{work.table}"
         with changes_only(self.lakehouse, silver, plan, shaped, self.settings) as changes:
             try:
-                found_rows = changes(told_apart(shaped.batches(), merged, where))
+                # a re-read is compared value by value
+                unseen = self.lakehouse.stores_encoded_rows and not read.rereads
+                read_rows = shaped.encoded_batches() if unseen else shaped.batches()
+                found_rows = changes(told_apart(read_rows, merged, where))
                 staged = self._stage(work, plan, rows, shaped, found_rows, attempt, progress)
             except CarefulReadNeeded:
                 careful = changes(told_apart(shaped.careful_batches(), merged, where))
@@ -329,7 +333,7 @@ class SyncSteps:
         plan: WindowPlan,
         rows: BronzeRows,
         shaped: ShapedRead,
-        batches: Iterator[pa.RecordBatch],
+        batches: Iterator[pa.RecordBatch | EncodedRows],
         attempt: int,
         progress: Progress,
     ) -> _Staged:
@@ -346,7 +350,7 @@ class SyncSteps:
         self,
         work: TableSync,
         rows: BronzeRows,
-        batches: Iterator[pa.RecordBatch],
+        batches: Iterator[pa.RecordBatch | EncodedRows],
         attempt: int,
         progress: Progress,
         stream: str = "rows",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from assets.lakehouse.interface import Lakehouse
 from assets.row_comparison import RowComparison
@@ -17,7 +17,8 @@ from assets.sync import WindowPlan
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Changes = Callable[["Iterator[pa.RecordBatch]"], "Iterator[pa.RecordBatch]"]
+Changes = Callable[[Any], Any]
+"""From all rows, batches or where nothing is left out encoded rows too, to those that are stored."""
 
 
 @contextmanager

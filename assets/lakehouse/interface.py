@@ -13,6 +13,7 @@ from assets.sync import CommitInfo, Layer, Manifest, Model, Part, Watermark
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from assets.encoded_rows import EncodedRows
     from assets.lakehouse.lakehouse_status import LakehouseStatus
     from assets.lakehouse.rehearsal import Rehearsal
     from assets.settings import Settings
@@ -59,7 +60,8 @@ class PartWriter(ABC):
     """What was written, once closed."""
 
     @abstractmethod
-    def write(self, batch: pa.RecordBatch) -> None: ...
+    def write(self, batch: pa.RecordBatch | EncodedRows) -> None:
+        """Encoded rows only where the lakehouse ``stores_encoded_rows``."""
 
     @abstractmethod
     def close(self) -> tuple[Part, ...]: ...
@@ -120,6 +122,9 @@ class Lakehouse(ABC):
 
     @abstractmethod
     def read_manifest(self, uri: str) -> Manifest: ...
+
+    stores_encoded_rows: bool = False
+    """Whether ``part_writer`` takes rows that are still encoded."""
 
     keeps_small_tables: bool = False
     """Whether many small tables may be synced one after the other in one step: a commit costs milliseconds."""

@@ -198,6 +198,7 @@ class LocalLakehouse(Lakehouse):
         return self._staging.read_manifest(uri)
 
     stages_notes = True
+    stores_encoded_rows = True
     keeps_small_tables = True
 
     def latest_manifest(self, connector: str, table: str, run_group: str) -> str | None:

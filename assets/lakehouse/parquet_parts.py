@@ -7,10 +7,13 @@ import json
 import queue
 import threading
 from datetime import UTC, date, datetime, timedelta
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from assets.arrow_compute import arrow_compute
+from assets.encoded_rows import EncodedRows
 from assets.lakehouse.interface import OP, RUN, PartWriter
+from assets.lakehouse.parquet_splice import SplicedParts
 from assets.lakehouse.storage import StagingStorage
 from assets.sources.interface import OBJECT_COLUMNS
 from assets.sync import Part
@@ -39,12 +42,14 @@ class BackgroundPartWriter(PartWriter):
         self._schema = schema
         self._queue: queue.Queue[Any] = queue.Queue(maxsize=2)
         self._written: list[Part] = []
+        self._numbers = count()
+        self._spliced = SplicedParts(storage, schema, self._new_address, self.part_rows, self.part_bytes)
         self._aborted = self._ended = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="part-writer", daemon=True)
         self._thread.start()
 
-    def write(self, batch: pa.RecordBatch) -> None:
+    def write(self, batch: pa.RecordBatch | EncodedRows) -> None:
         if self._error:
             raise self._error
         self._queue.put(batch)
@@ -54,39 +59,51 @@ class BackgroundPartWriter(PartWriter):
         self._thread.join()
         if self._error:
             raise self._error
-        return tuple(self._written)
+        return (*self._written, *self._spliced.written)
 
     def abort(self) -> None:
         self._aborted = True
         if self._thread.is_alive():
             self._queue.put(None)
             self._thread.join()
-        for part in self._written:
+        for part in (*self._written, *self._spliced.written):
             self._storage.delete(part.uri)
 
+    def _new_address(self) -> str:
+        return f"{self._folder}/part-{next(self._numbers)}.parquet"
+
     def _next(self) -> pa.RecordBatch | None:
-        batch = self._queue.get()
-        self._ended = batch is None
-        return batch
+        """The next batch; encoded rows that come before it go to parts of their own."""
+        item = self._queue.get()
+        while isinstance(item, EncodedRows):
+            if not (self._error or self._aborted):
+                self._spliced.add(item)
+            item = self._queue.get()
+        self._ended = item is None
+        return item
 
     def _run(self) -> None:
         try:
             batch = self._next()
             while batch is not None:
                 batch = self._write_part(batch)
-        except _Aborted:
-            return
+            if self._aborted:
+                raise _Aborted
+            self._spliced.finish()
+        except _Aborted as aborted:
+            self._spliced.discard(aborted)
         except BaseException as error:  # handed to the caller by write() or close()
             self._error = error
             while not self._ended:
                 self._next()
+            self._spliced.discard(error)
 
     def _write_part(self, batch: pa.RecordBatch) -> pa.RecordBatch | None:
         """Write one part from this batch on; return the first batch of the next part, or None at the end."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        address = f"{self._folder}/part-{len(self._written)}.parquet"
+        address = self._new_address()
         rows = size = held_rows = held_bytes = 0
         held: list[Any] = []
         following: pa.RecordBatch | None = batch

@@ -19,7 +19,7 @@ from assets.text_columns import ColumnFacts
 
 FORMAT = "1"
 """Part of every cached entry's name: another number when facts are found in another way."""
-THREADS = 4
+THREADS = 8
 CHUNK = 256
 
 

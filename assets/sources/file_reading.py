@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assets.encoded_rows import EncodedRows
 from assets.errors import HeadraceError, SourceAccessError
 from assets.sources.file_tables import Compression, FileTable, Format
 from assets.sources.file_values import contract_column, contract_of
@@ -59,6 +60,10 @@ class ObjectFacts:
         return cls(stored["rows"], columns)
 
 
+def _data(columns: Sequence[Column]) -> list[Column]:
+    return [c for c in columns if c.name not in (FILE, ROW, VERSION)]
+
+
 class TableFile:
     """One object as a file of a table."""
 
@@ -99,12 +104,36 @@ class TableFile:
             again: for a comparison: by another decoder than that of a sync, where there is one.
             scratch: folder for what such a decoder needs on disk.
         """
+        data = _data(columns)
+        yield from self._placed(
+            columns, (again and self._pieces_again(data, scratch)) or self._pieces(data, row_filter), 0
+        )
+
+    def encoded_batches(self, columns: Sequence[Column]) -> Iterator[pa.RecordBatch | EncodedRows]:
+        """As `batches`; row groups of Parquet that can be stored as they are come encoded."""
+        if self.kind != "parquet" or self.compression != "none":
+            yield from self.batches(columns)
+            return
+        from assets.sources.parquet_chunks import encoded_groups
+
+        source, data = self._source(), _data(columns)
+        names = {c.name for c in columns}
+        constants = {FILE: self.found.key, VERSION: self.found.version}
+        told = {name: value for name, value in constants.items() if name in names}
+        width = 8 + sum(len(value) + 4 for value in told.values())
+        row = groups = 0
+        for rows in encoded_groups(source, self.found.size, data):
+            numbers = {ROW: row} if ROW in names else {}
+            yield replace(rows, nbytes=rows.nbytes + width * rows.num_rows, constants=told, numbers=numbers)
+            row, groups = row + rows.num_rows, groups + 1
+        yield from self._placed(columns, self._parquet_pieces(data, None, source, groups), row)
+
+    def _placed(self, columns: Sequence[Column], pieces: Iterator[Piece], row: int) -> Iterator[pa.RecordBatch]:
+        """Data columns beside the file's own ones; ``row``: the number of the first row."""
         import pyarrow as pa
 
-        data = [c for c in columns if c.name not in (FILE, ROW, VERSION)]
         schema = pa.schema([*((c.name, arrow_type(c.arrow_type)) for c in columns), (UNFIT_COLUMN, pa.string())])
-        row = 0
-        for count, arrays, misfits in (again and self._pieces_again(data, scratch)) or self._pieces(data, row_filter):
+        for count, arrays, misfits in pieces:
             if arrays is None:
                 row += count
                 continue
@@ -198,15 +227,21 @@ class TableFile:
         if twice:
             raise SourceAccessError(f"several columns are named {', '.join(twice)}", where=self.where)
 
-    def _parquet_pieces(self, columns: Sequence[Column], row_filter: RowFilter | None) -> Iterator[Piece]:
+    def _parquet_pieces(
+        self, columns: Sequence[Column], row_filter: RowFilter | None, source: Any = None, first: int = 0
+    ) -> Iterator[Piece]:
+        """From the row group ``first`` on; ``source``: the file, where it is open already."""
         import pyarrow as pa
 
         from assets.sources.parquet_groups import group_runs
 
-        with self._parquet() as file:
+        with self._parquet(source) as file:
             names = {name: i for i, name in enumerate(file.schema_arrow.names)}
             self._require_unique(list(file.schema_arrow.names))
-            runs = [(0, None)] if row_filter is None else group_runs(file, row_filter, columns)
+            left = list(range(first, file.num_row_groups)) if first else None
+            if left == []:
+                return
+            runs = [(0, left)] if row_filter is None else group_runs(file, row_filter, columns)
             try:
                 for skipped, batch in self._batches_of(file, runs):
                     if batch is None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _DECIMAL = re.compile(r"decimal128\((\d+), (\d+)\)\Z")
 _INTEGERS = {"int16": 5, "int32": 10, "int64": 19}
-_FIRST_DAY, _PAST_DAYS = -719_162, 2_932_897  # 0001-01-01 and 10000-01-01, days since 1970
+FIRST_DAY, PAST_DAYS = -719_162, 2_932_897  # 0001-01-01 and 10000-01-01, days since 1970
 _DAY_MICROSECONDS = 86_400_000_000
 
 
@@ -140,7 +140,7 @@ def _dated(pc: Any, values: pa.Array, target: pa.DataType) -> tuple[pa.Array, di
     kind = values.type
     if types.is_date(kind):
         days = pc.cast(pc.cast(values, pa.date32()), pa.int32())
-        bad = _outside(pc, days, _FIRST_DAY, _PAST_DAYS)
+        bad = _outside(pc, days, FIRST_DAY, PAST_DAYS)
         if bad is None:
             return pc.cast(values, target), {}
         kept = pc.cast(pc.cast(pc.if_else(bad, None, days), pa.date32()), target)
@@ -153,7 +153,7 @@ def _dated(pc: Any, values: pa.Array, target: pa.DataType) -> tuple[pa.Array, di
         scale = 1
     else:
         scale = {"s": 1_000_000, "ms": 1000, "us": 1}[kind.unit]
-        low, high = _FIRST_DAY * _DAY_MICROSECONDS // scale, _PAST_DAYS * _DAY_MICROSECONDS // scale
+        low, high = FIRST_DAY * _DAY_MICROSECONDS // scale, PAST_DAYS * _DAY_MICROSECONDS // scale
         bad = _outside(pc, numbers, low, high)
         whole = numbers
     if bad is None or not pc.any(bad, min_count=0).as_py():

@@ -18,6 +18,7 @@ from assets.sync_plan import ReadEstimate
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from assets.encoded_rows import EncodedRows
     from assets.oauth import AccessTokens, OAuthClient
 
 BATCH_ROWS = 65_536
@@ -68,6 +69,10 @@ class TableRead(ABC):
     @abstractmethod
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the window's rows in bounded memory, each row once. May be called once."""
+
+    def encoded_batches(self) -> Iterator[pa.RecordBatch | EncodedRows]:
+        """``batches()`` for a caller who looks at no value: what can be stored as it is may come encoded."""
+        return self.batches()
 
     def careful_batches(self) -> Iterator[pa.RecordBatch]:
         """The same rows in the same snapshot, through the reader that handles every value; default: the only one."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from assets.arrow_compute import arrow_compute
 from assets.bronze import UPSERT
+from assets.encoded_rows import EncodedRows
 from assets.errors import SourceUnreachableError, WatermarkError
 from assets.lakehouse.interface import OP, POSITION
 from assets.row_filter import RowFilter
@@ -40,6 +41,7 @@ class FileRows(TableRead):
 
         self._connector = connector
         self._columns = tuple(columns)
+        self._known = {column.name for column in columns}  # and those that are not read
         self._key = tuple(key)
         fields = [(c.name, arrow_type(c.arrow_type)) for c in columns]
         self.schema = pa.schema([*fields, (UNFIT_COLUMN, pa.string())])
@@ -50,6 +52,7 @@ class FileRows(TableRead):
         self._unfit = 0
         self._swapped: dict[str, TableFile | None] = {}
         self._filter: RowFilter | None = None
+        self._encoded = False
 
     @property
     def own_key(self) -> bool:
@@ -75,9 +78,10 @@ class FileRows(TableRead):
                     file, future = waiting.popleft()
                     batches = future.result() if future else self._streamed(file, wanted)
                     for batch in batches:
-                        misfits = batch.column(batch.num_columns - 1)
-                        if misfits.null_count < len(misfits):
-                            self._unfit += _count(misfits)
+                        if not isinstance(batch, EncodedRows):
+                            misfits = batch.column(batch.num_columns - 1)
+                            if misfits.null_count < len(misfits):
+                                self._unfit += _count(misfits)
                         yield batch
             finally:
                 for _, future in waiting:
@@ -85,7 +89,7 @@ class FileRows(TableRead):
                         future.cancel()
 
     def _rows_in(self, file: TableFile, columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:
-        return file.batches(columns, row_filter=self._filter)
+        return file.encoded_batches(columns) if self._encoded else file.batches(columns, row_filter=self._filter)
 
     def _whole(self, file: TableFile, columns: Sequence[Column]) -> list[pa.RecordBatch]:
         for _ in range(CHANGES):
@@ -121,8 +125,7 @@ class FileRows(TableRead):
         newer = TableFile(file.store, found, file.table, file.kind, file.compression) if found else None
         if newer is not None:
             try:
-                names = {column.name for column in self._columns}
-                if not newer.facts().columns.keys() <= names:
+                if not newer.facts().columns.keys() <= self._known:
                     newer = None
             except ObjectChangedError:
                 raise self._restless(file) from None
@@ -168,6 +171,7 @@ class ObjectRead(FileRows):
     ) -> None:
         super().__init__(connector, plan.table.columns, plan.key)
         self._plan, self._listed = plan, files
+        self._known |= {column.name for column in plan.shape.seen}
         self._previous = plan.previous if plan.mode == "incremental" else None
         self._read: list[TableFile] = []
         self._facts_rows: dict[str, int] = {}
@@ -220,10 +224,9 @@ class ObjectRead(FileRows):
 
     def _fitting(self, files: list[TableFile]) -> list[TableFile]:
         """Files whose columns the plan knows; one that came with others since is left for the next run."""
-        names = {column.name for column in self._columns}
         kept = []
         for file, facts in self._connector.cache.of(files):
-            if facts.columns.keys() <= names:
+            if facts.columns.keys() <= self._known:
                 kept.append(file)
                 self._facts_rows[file.found.key] = facts.rows
             else:
@@ -235,6 +238,10 @@ class ObjectRead(FileRows):
         for batch in rows:
             self._rows += batch.num_rows
             yield batch
+
+    def encoded_batches(self) -> Iterator[pa.RecordBatch | EncodedRows]:
+        self._encoded = not self.own_key and self._filter is None
+        return self.batches()
 
     def to_read(self) -> tuple[list[TableFile], int]:
         """The files of this window, and their rows."""
@@ -369,6 +376,7 @@ class VerifyRead(FileRows):
         wanted = described.columns if columns is None else [c for c in described.columns if c.name in columns]
         super().__init__(connector, wanted, described.primary_key)
         self._files, self._described = files, described
+        self._known |= {column.name for column in described.columns}
         self._again = columns is None
 
     def _rows_in(self, file: TableFile, columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:

@@ -13,9 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from assets.lakehouse.interface import TableId
 from assets.sources.file_reading import TableFile
 from tests.behaviour.source_installation import SourceInstallation
 from tests.servers.s3_server import S3Server
+
+LAYERS = ("bronze", "silver")
 
 
 class Bucket:
@@ -229,3 +232,84 @@ def test_values_are_verified_through_another_decoder_than_that_of_the_sync(
         compared = lake.verify("files.plain")
         assert (compared.equal, compared.source_rows) == (True, 100_003)
     assert lake.verify("files.nested").equal, "no other decoder gives nested values: that of the sync"
+
+
+def orders(first: int, rows: int, note: str) -> pa.Table:
+    numbers = range(first, first + rows)
+    return pa.table(
+        {
+            "id": pa.array(numbers, pa.int64()),
+            "Note To": [None if n % 7 == 0 else f"{note} {n}" for n in numbers],  # another name in Bronze and Silver
+            "price": pa.array([Decimal(n) / 100 for n in numbers], pa.decimal128(12, 2)),
+            "at": pa.array([datetime(2024, 1, 1, n % 24) for n in numbers], pa.timestamp("us", tz="UTC")),
+        }
+    )
+
+
+def test_row_groups_that_need_no_look_are_stored_as_they_are(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = bucket.installation
+    decoded: list[str] = []
+    exact, source = TableFile._exact_batches, TableFile._source
+
+    def noted(self: TableFile, file: Any, groups: Any) -> Any:
+        decoded.append(self.found.key)
+        return exact(self, file, groups)
+
+    monkeypatch.setattr(TableFile, "_exact_batches", noted)
+    bucket.put("orders/a.parquet", orders(0, 30_000, "a"))
+    bucket.put("orders/b.parquet", orders(30_000, 20_000, "b"))
+    bucket.put("orders/small.parquet", orders(50_000, 100, "small"))
+    bucket.put("orders/other.parquet", orders(60_000, 20_000, "no price").drop_columns(["price"]))
+    first = lake.sync("files.orders")
+    assert decoded == ["orders/small.parquet"]
+    assert (first.mode, first.rows_read, first.equal, first.unfit_values) == ("full", 70_100, True, 0)
+    assert lake.verify("files.orders").equal
+
+    bucket.put("orders/a.parquet", orders(0, 20_000, "new"))
+    bucket.put("orders/c.parquet", orders(90_000, 20_000, "c"))
+    bucket.delete("orders/b.parquet")
+    decoded.clear()
+    second = lake.sync("files.orders", deletes="keys")
+    assert decoded == []
+    assert (second.mode, second.rows_read, second.rows_deleted) == ("incremental", 40_000, 10_000 + 20_000)
+    assert second.equal
+    assert lake.verify("files.orders").equal
+    assert ("new 1", Decimal("0.01")) in lake.silver("files.orders", "note_to", "price")
+
+    # overwritten between the listing and the read
+    newest = iter([orders(0, 25_000, "newest")])
+
+    def overwritten(self: TableFile) -> Any:
+        if self.found.key == "orders/a.parquet" and (content := next(newest, None)):
+            bucket.put("orders/a.parquet", content)
+        return source(self)
+
+    bucket.put("orders/a.parquet", orders(0, 20_000, "newer"))
+    monkeypatch.setattr(TableFile, "_source", overwritten)
+    third = lake.sync("files.orders")
+    assert decoded == []
+    assert (third.rows_read, third.equal) == (25_000, True)
+    assert lake.verify("files.orders").equal
+
+    lake.sync("files.orders", mode="full", row_filter="id >= 10")
+    assert set(decoded) == {f"orders/{name}.parquet" for name in ("a", "c", "other", "small")}, "each row is looked at"
+    assert lake.verify("files.orders").equal
+
+
+def test_excluded_columns_are_left_in_the_files_and_silver_shares_the_parts(bucket: Bucket) -> None:
+    lake = bucket.installation
+    bucket.put("orders/a.parquet", orders(0, 20_000, "a").rename_columns(["id", "note", "price", "at"]))
+    bucket.put("orders/b.parquet", orders(20_000, 10, "b").rename_columns(["id", "note", "price", "at"]))
+    result = lake.sync("files.orders", columns={"exclude": ["price"]})
+    assert (result.rows_read, result.equal) == (20_010, True)
+    assert lake.verify("files.orders").equal
+    tables = [TableId.model_validate({"layer": layer, "connector": "src", "table": "files.orders"}) for layer in LAYERS]
+    for table in tables:
+        assert "price" not in lake.steps.lakehouse.schema(table).names
+    bronze, silver = ({f.stat().st_ino for f in Path(lake.steps.lakehouse.uri(t)).glob("*.parquet")} for t in tables)
+    assert bronze == silver and len(bronze) == 2
+
+    bucket.put("orders/a.parquet", orders(0, 18_000, "new").rename_columns(["id", "note", "price", "at"]))
+    merged = lake.sync("files.orders")
+    assert (merged.rows_read, merged.rows_deleted, merged.equal) == (18_000, 2_000, True)
+    assert lake.verify("files.orders").equal
