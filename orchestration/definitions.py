@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import dagster as dg
+
+# for every module that it loads Dagster warns of a location that is not named as the project is
+logging.getLogger("dagster.components.core.component_tree").addFilter(
+    lambda record: "does not match the name" not in record.getMessage()
+)
 
 
 @dg.definitions
