@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from deltalake import DeltaTable
 
@@ -17,6 +16,7 @@ from assets.sync import TableResult
 from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
 from tests.behaviour.installation import Installation
+from tests.child_processes import children_with
 
 TABLE = "public.t"
 
@@ -118,21 +118,17 @@ def test_a_worker_killed_at_one_failpoint_leaves_both_tables_equal_to_the_source
     assert_clean_and_equal(crashing)
 
 
-def temporal_servers() -> set[psutil.Process]:
-    return {p for p in psutil.Process().children(recursive=True) if p.name() == "temporal"}
-
-
 def test_a_killed_temporal_server_comes_back_with_its_file_and_the_sync_ends_exact(crashing: Installation) -> None:
     crashing.execute("INSERT INTO t SELECT i, 'more', i, now() FROM generate_series(10001, 200000) i")
     hr = Headrace(home=crashing.settings.home_path)
-    others = temporal_servers()
+    others = children_with("start-dev")
     stack = LocalStack(crashing.settings).start(temporal=True, worker=True, dagster=False)
     with stack, ThreadPoolExecutor(1) as background:
         running = background.submit(hr.sync, "shop", [TABLE])
         while not crashing.steps.catalog.table_runs("shop", TABLE):
             assert not running.done()
             time.sleep(0.02)
-        (server,) = temporal_servers() - others
+        (server,) = children_with("start-dev") - others
         server.kill()
         (result,) = running.result().tables
     assert (result.status, result.equal, result.rows_silver) == ("succeeded", True, 195_000)

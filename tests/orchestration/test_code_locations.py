@@ -6,7 +6,6 @@ import io
 from collections import Counter
 from pathlib import Path
 
-import psutil
 import pytest
 
 from assets.errors import ConfigurationError
@@ -16,6 +15,7 @@ from orchestration.demo_dagster_run import ask, launch_assets, wait_for_run
 from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
 from orchestration.registry_state import read_registry
+from tests.child_processes import children_with
 from tests.polling import wait_until
 
 NAMES = [f"connector_{number}" for number in range(1000)]
@@ -114,12 +114,10 @@ def test_a_stack_of_two_locations_shows_syncs_and_reloads_each_by_itself(
         assert ask(url, _RUN, {"id": run})["runOrError"]["repositoryOrigin"]["repositoryLocationName"] == "headrace-2"
         assert hr.table_state(theirs, "files.t").equal is True
 
-        servers = {
-            p.pid for p in psutil.Process().children(recursive=True) if "orchestration.definitions" in p.cmdline()
-        }
+        servers = children_with("orchestration.definitions")
         upload(hr, added)
         wait_until(lambda: added in shown()["headrace-2"]["groups"], 60)
         assert shown()["headrace"]["groups"] == first["groups"]
         hr.connectors.remove(added)
         wait_until(lambda: added not in shown()["headrace-2"]["groups"], 60)
-        assert servers <= {p.pid for p in psutil.Process().children(recursive=True)}
+        assert servers <= children_with("orchestration.definitions")

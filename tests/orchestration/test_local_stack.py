@@ -20,6 +20,7 @@ from assets.settings import Settings
 from orchestration.child_process import ChildProcess, ServerProcessError, free_port, port_answers
 from orchestration.local import LocalStack, running_stack, stack_in_use
 from orchestration.supervisor import SupervisedServer, Supervisor
+from tests.child_processes import children_with
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:
@@ -68,7 +69,7 @@ def test_a_stack_whose_port_another_server_took_at_the_same_instant_starts_on_an
 def test_a_killed_temporal_server_comes_back_at_its_address(settings: Settings) -> None:
     with LocalStack(settings) as stack:
         port = port_of(stack.start(worker=False).temporal_address)
-        (server,) = [p for p in psutil.Process().children() if "start-dev" in p.cmdline() and str(port) in p.cmdline()]
+        (server,) = children_with("start-dev") & children_with(str(port))
         server.kill()
         server.wait(10)
         assert eventually(lambda: port_answers(port))

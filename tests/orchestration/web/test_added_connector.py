@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import psutil
 import pytest
 
 from assets.settings import Settings
@@ -20,6 +19,7 @@ from orchestration.stack_credential import stack_credential
 from orchestration.web.catalog_watch import LOOK_SECONDS
 from orchestration.web.dagster_internals import open_workspace
 from orchestration.web.webserver import HeadraceWebserver
+from tests.child_processes import children_with
 from tests.orchestration.web.people import People, bearer
 from tests.polling import wait_until
 
@@ -37,7 +37,7 @@ def dagster_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def code_servers() -> set[int]:
-    return {p.pid for p in psutil.Process().children(recursive=True) if "orchestration.definitions" in p.cmdline()}
+    return {process.pid for process in children_with("orchestration.definitions")}
 
 
 def test_an_added_connector_appears_as_assets_without_a_restart(settings: Settings, dagster_home: Path) -> None:
