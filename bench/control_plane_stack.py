@@ -26,7 +26,7 @@ from rich.table import Table
 
 from assets.settings import Settings
 from bench.control_plane import PAGES, fill
-from orchestration.code_locations import code_locations, wanted_locations
+from orchestration.code_locations import locations_of_stack
 from orchestration.embedded_postgres import EmbeddedPostgres
 from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
@@ -46,9 +46,8 @@ def seconds(call: Callable[[], Any]) -> float:
 class Client(httpx.Client):
     """An administrator's program at the stack's address."""
 
-    def __init__(self, hr: Headrace, address: str, connectors: int) -> None:
-        spread = hr.settings.code_locations or wanted_locations(connectors)
-        self.locations = code_locations(hr.settings.model_copy(update={"code_locations": spread}))
+    def __init__(self, hr: Headrace, address: str) -> None:
+        self.locations = locations_of_stack(hr.settings, hr.catalog)
         access = hr.catalog.access
         if not access.users():
             access.add_user("bench", "admin", None)
@@ -74,7 +73,7 @@ class Client(httpx.Client):
 def started(hr: Headrace, stack: LocalStack, last: str) -> tuple[Client, float, float]:
     """The client, seconds until the servers answer, and until the last connector's assets are there."""
     took = seconds(lambda: stack.start(dagster=True))
-    client = Client(hr, str(stack.ui_url), hr.catalog.connector_page(limit=1).total)
+    client = Client(hr, str(stack.ui_url))
     return client, took, took + client.wait_for_assets(last, 600)
 
 

@@ -82,6 +82,12 @@ def code_locations(settings: Settings) -> list[CodeLocation]:
     return [CodeLocation(number, count) for number in range(1, count + 1)]
 
 
+def locations_of_stack(settings: Settings, catalog: Catalog) -> list[CodeLocation]:
+    """Those that `headrace up` starts: as many as the settings say, else as the catalog asks for."""
+    count = settings.code_locations or wanted_locations(catalog.connector_page(limit=1).total)
+    return code_locations(settings.model_copy(update={"code_locations": count}))
+
+
 def wanted_locations(connectors: int) -> int:
     """How many code locations so many connectors ask for."""
     return next((count for least, count in SPREAD if connectors >= least), 1)

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from assets.errors import ConflictError
 from assets.settings import Settings
 from orchestration.child_process import LOOPBACK, ChildProcess, ServerProcessError, free_port, port_answers
-from orchestration.code_locations import CodeLocation, code_locations, wanted_locations
+from orchestration.code_locations import locations_of_stack
 from orchestration.stack_record import StackRecord, record_path, running_stack, write_record
 from orchestration.stack_requests import StackRequests
 from orchestration.supervisor import SupervisedServer, Supervisor
@@ -181,12 +181,16 @@ class LocalStack:
     def _dagster_servers(
         self, environment: dict[str, str], usual_port: int | None
     ) -> tuple[list[SupervisedServer], str]:
+        from assets.catalog.store import Catalog
         from orchestration.dagster_instance import prepare_dagster_home
 
         dagster_home = prepare_dagster_home(self.settings)
         environment = {**environment, "DAGSTER_HOME": str(dagster_home)}
         web_port = free_port(usual_port)
-        locations = [(location, free_port()) for location in self._code_locations()]
+        locations = [
+            (location, free_port())
+            for location in locations_of_stack(self.settings, Catalog.from_settings(self.settings))
+        ]
         self._ports += [web_port, *(port for _, port in locations)]
         environment["HEADRACE_CODE_LOCATIONS"] = str(len(locations))
         # Webserver and daemon share the code locations, so that a new connector shows in both at once.
@@ -230,15 +234,6 @@ class LocalStack:
             ),
         ]
         return servers, f"http://{LOOPBACK}:{web_port}"
-
-    def _code_locations(self) -> list[CodeLocation]:
-        from assets.catalog.store import Catalog
-
-        if self.settings.code_locations:
-            return code_locations(self.settings)
-        connectors = Catalog.from_settings(self.settings).connector_page(limit=1).total
-        count = wanted_locations(connectors)
-        return code_locations(self.settings.model_copy(update={"code_locations": count}))
 
     def _environment(self, temporal_address: str, embedded: bool) -> dict[str, str]:
         environment = {**os.environ, "HEADRACE_HOME": str(self.home), "PYTHONUNBUFFERED": "1"}

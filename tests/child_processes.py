@@ -8,10 +8,10 @@ import psutil
 
 
 def children_with(word: str) -> set[psutil.Process]:
-    """Descendants of this process one of whose arguments ends with ``word``; others come and go while it looks."""
+    """Descendants of this process one of whose arguments is ``word``; others come and go while it looks."""
     found = set()
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            if any(argument.endswith(word) for argument in process.cmdline()):
+            if word in process.cmdline():
                 found.add(process)
     return found
