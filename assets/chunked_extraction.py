@@ -127,7 +127,8 @@ class ChunkedExtraction:
         part = read.of_chunk(chunk)
         rows = BronzeRows(part.schema, noted.plan.tag, part.position)
         try:
-            parts, size = self._steps.stage(self._work, rows, part.batches(), attempt, progress, f"chunk-{stream}")
+            found = part.encoded_batches() if self._lakehouse.stores_encoded_rows else part.batches()
+            parts, size = self._steps.stage(self._work, rows, found, attempt, progress, f"chunk-{stream}")
         except CarefulReadNeeded:
             careful = part.careful_batches()
             parts, size = self._steps.stage(self._work, rows, careful, attempt, progress, f"chunk-{stream}")

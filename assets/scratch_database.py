@@ -15,6 +15,13 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def scratch_folder(scratch: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder of this process in ``scratch``; what killed processes left there is removed."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(scratch)
+    return tempfile.TemporaryDirectory(prefix=f"scratch-{os.getpid()}-", dir=scratch)
+
+
 class ScratchDatabase:
     """Opened when made, removed when left; what a killed process left goes with the next one. Times are UTC.
 
@@ -26,9 +33,7 @@ class ScratchDatabase:
     def __init__(self, memory_limit: str, scratch: Path) -> None:
         import duckdb
 
-        scratch.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(scratch)
-        self._folder = tempfile.TemporaryDirectory(prefix=f"scratch-{os.getpid()}-", dir=scratch)
+        self._folder = scratch_folder(scratch)
         self._db = duckdb.connect(
             config={"memory_limit": memory_limit, "threads": 2, "temp_directory": self._folder.name},
         )

@@ -178,14 +178,15 @@ def _metadata(chunk: Struct, rows: int, column: _Stored) -> Struct:
 
 def _span(metadata: dict[str, Struct]) -> tuple[int, int]:
     """Where a row group's columns lie in the file."""
-    spans = [_chunk_span(column) for column in metadata.values()]
+    spans = [chunk_span(column) for column in metadata.values()]
     start, past = min(low for low, _ in spans), max(high for _, high in spans)
     if start < len(MAGIC) or past - start > MOST_GROUP_BYTES:
         raise _NotTaken
     return start, past
 
 
-def _chunk_span(metadata: Struct) -> tuple[int, int]:
+def chunk_span(metadata: Struct) -> tuple[int, int]:
+    """Where a column of a row group begins and ends in its file, by its ColumnMetaData."""
     dictionary = metadata[11][1] if 11 in metadata else 0
     start = min(dictionary, metadata[9][1]) if dictionary > 0 else metadata[9][1]
     return start, start + metadata[7][1]
@@ -196,15 +197,15 @@ def _encoded(found: dict[str, Struct], wanted: dict[str, _Stored], data: memoryv
     chunks = {}
     for name, metadata in found.items():
         column, rows = wanted[name], metadata[5][1]
-        first, past = _chunk_span(metadata)
+        first, past = chunk_span(metadata)
         pages = data[first - start : past - start]
         _require_common(pages, rows, boolean=metadata[1][1] == 0)
         chunks[name] = EncodedChunk(pages, first, metadata, column.element)
-        nbytes += _decoded_bytes(column.kind, metadata, rows)
+        nbytes += decoded_bytes(column.kind, metadata, rows)
     return EncodedRows(rows, nbytes, chunks)
 
 
-def _decoded_bytes(kind: pa.DataType, metadata: Struct, rows: int) -> int:
+def decoded_bytes(kind: pa.DataType, metadata: Struct, rows: int) -> int:
     """About what a column takes as an Arrow array."""
     import pyarrow.types as types
 

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from assets.encoded_rows import EncodedRows
 from assets.errors import ConfigurationError, WatermarkError
 from assets.sources.interface import (
     UNFIT_COLUMN,
@@ -41,6 +43,7 @@ GRANT USAGE ON SCHEMA public TO headrace;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO headrace;
 ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO headrace;  -- run by the owner of the tables
 """
+_Rows = TypeVar("_Rows")
 FAST_FROM_BYTES = 2 << 20
 """Smaller tables are read as text on the connection that is open: the scanner's own start takes longer than that."""
 
@@ -56,6 +59,22 @@ def _selected(column: Column) -> sql.Composable:
         return sql.SQL("{}::numeric::numeric(19, {})").format(name, sql.Literal(scale))
     casts = {"text": sql.SQL("{}::text"), "integer": sql.SQL("{}::int8")}
     return casts.get(column.rule, sql.SQL("{}")).format(name)
+
+
+def _scanned(column: Column, place: int) -> tuple[sql.Composable, str]:
+    """What the scanner selects on the server, and what of that here, where it is column ``c<place>``.
+
+    The scanner cuts padding blanks off: to put them back costs less than to call the type's output function.
+    """
+    from psycopg import sql
+
+    length = re.fullmatch(r"character\((\d+)\)", column.source_type)
+    if column.rule != "padded" or not length:
+        return _selected(column), f"c{place}"
+    padded = f"rpad(c{place}, {length[1]}, ' ')"
+    if length[1] == "1":
+        padded = f"CASE WHEN c{place} = '' THEN ' ' ELSE c{place} END"
+    return sql.Identifier(column.name), f"{padded} AS c{place}"
 
 
 class PostgresRead(TableRead):
@@ -81,7 +100,8 @@ class PostgresRead(TableRead):
             text: Any = RowFilter.parse(table.row_filter).sql("postgres")  # quoted and escaped by its own parser
             self._wanted = sql.SQL("({})").format(sql.SQL(text))
         self._where: sql.Composable = self._wanted
-        self._pieces = [Piece(self._relation, self._where)]
+        self._name = (table.schema_name, table.table_name)
+        self._pieces = [Piece(self._name, self._where)]
         self._columns = table.columns
         fields = [pa.field(c.name, arrow_type(c.arrow_type)) for c in self._columns]
         self.schema = pa.schema([*fields, pa.field(UNFIT_COLUMN, pa.string())])
@@ -92,16 +112,16 @@ class PostgresRead(TableRead):
         self._plan: WindowPlan | None = None
         self._snapshot_position = position
         self._cursor: CursorWindow | None = None
-        self._fast_pieces = True
+        self._side_by_side = True
         self._rows = self._unfit = 0
-        self._reading: list[Iterator[pa.RecordBatch]] = []
+        self._reading: list[Iterator[Any]] = []
 
     def _text(self, query: sql.Composed, columns: Sequence[Column], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         from assets.sources.postgres_text import text_batches
 
         return self._held(text_batches(self._opened, query, columns, schema))
 
-    def _held(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def _held(self, batches: Iterator[_Rows]) -> Iterator[_Rows]:
         self._reading[:] = [batches]
         return batches
 
@@ -110,12 +130,13 @@ class PostgresRead(TableRead):
         while self._reading:
             self._reading.pop().close()  # type: ignore[attr-defined]
 
-    def _select(self, columns: Sequence[Column], piece: Piece) -> sql.Composed:
+    @staticmethod
+    def _select(columns: Iterable[sql.Composable], piece: Piece) -> sql.Composed:
         from psycopg import sql
 
         # aliases, as DuckDB takes no two names that differ only by case
         items = sql.SQL(", ").join(
-            sql.SQL("{} AS {}").format(_selected(c), sql.Identifier(f"c{i}")) for i, c in enumerate(columns)
+            sql.SQL("{} AS {}").format(column, sql.Identifier(f"c{i}")) for i, column in enumerate(columns)
         )
         return sql.SQL("SELECT {} FROM {} WHERE {}").format(items, piece.relation, piece.where)
 
@@ -130,7 +151,7 @@ class PostgresRead(TableRead):
             assert plan.previous is not None
             new = new_rows(self._opened, self._connector.name, self._table, self._oid, plan.previous)
             self._where = sql.SQL("{} AND {}").format(self._wanted, new) if self._table.row_filter else new
-            self._pieces = [Piece(self._relation, self._where)]
+            self._pieces = [Piece(self._name, self._where)]
         if plan.cursor:
             kind = self._connector.cursor_kind(self._table, plan.cursor)
             index = self.schema.get_field_index(plan.cursor)
@@ -163,8 +184,8 @@ class PostgresRead(TableRead):
         if self._plan.mode == "incremental" and previous and not self._rows and not previous.position["others"]:
             self.watermark = previous
 
-    def use_fast(self, *, page_ranges: bool = True) -> None:
-        """Use the fast reader where its extension is there; say why where it is not."""
+    def use_fast(self, *, side_by_side: bool = True) -> None:
+        """Use the fast reader where its extension is there, several if ``side_by_side``; say why where it is not."""
         from assets.sources.postgres_fast import extension_file
 
         extension, why = extension_file()
@@ -173,59 +194,94 @@ class PostgresRead(TableRead):
             self.reader = "text (a small table)"
         else:
             self.reader = f"text ({why})" if extension is None else "duckdb-binary"
-        self._fast_pieces = page_ranges
+        self._side_by_side = side_by_side
 
-    def _fast_reader(self) -> FastReader | None:
-        from assets.sources.postgres_chunks import split_pages
-        from assets.sources.postgres_fast import FastReader, extension_file
+    def _fast_reader(self, encoded: bool) -> tuple[FastReader, Sequence[Piece]] | None:
+        from assets.sources.postgres_chunks import PARALLEL_BYTES, cut
+        from assets.sources.postgres_fast import FastReader, ScannerQuery, extension_file
 
         extension, _ = extension_file()
         if extension is None or self.reader != "duckdb-binary":
             return None
-        pieces = self._pieces
-        readers = 1
-        if self._fast_pieces:
-            pieces = split_pages(self._opened, self._table, pieces)
-            readers = self._connector.config.readers
-        queries = [self._select(self._columns, piece).as_string(self._opened) for piece in pieces]
+        connector = self._connector
+        readers = connector.config.readers if self._side_by_side else 1
+        ranges = cut(self._opened, self._table, self._pieces, readers)
+        items = [_scanned(column, place) for place, column in enumerate(self._columns)]
+        here = ", ".join(item for _, item in items)
+        queries = [
+            ScannerQuery(self._select((item for item, _ in items), piece).as_string(self._opened), here, piece.size)
+            for piece in ranges.pieces
+        ]
         row = self._opened.execute("SELECT pg_export_snapshot()").fetchone()
         assert row is not None
-        typed = self.schema.remove(len(self.schema) - 1)
-        connector = self._connector
-        return FastReader(connector.name, connector.config, row[0], queries, typed, extension, readers=readers)
+        reader = FastReader(
+            connector.name,
+            connector.config,
+            row[0],
+            queries,
+            self._columns,
+            self.schema.remove(len(self.schema) - 1),
+            extension,
+            readers=readers if ranges.size > PARALLEL_BYTES else 1,
+            watched=self._cursor.index if self._cursor else None,
+            scratch=connector.home / "scratch" if connector.home and encoded and ranges.small else None,
+        )
+        return reader, ranges.pieces
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        fast = self._fast_reader()
+        return self._fast_rows(encoded=False)  # type: ignore[return-value]
+
+    def encoded_batches(self) -> Iterator[pa.RecordBatch | EncodedRows]:
+        return self._fast_rows(encoded=True)
+
+    def _fast_rows(self, *, encoded: bool) -> Iterator[pa.RecordBatch | EncodedRows]:
+        fast = self._fast_reader(encoded)
         if fast is None:
             yield from self.careful_batches()
             return
         import pyarrow as pa
 
         from assets.sources.postgres_text import needs_care, zero_columns
+        from assets.sources.written_groups import beyond_years, may_hold_zero
 
+        reader, pieces = fast
         decimals = {i for i, c in enumerate(self._columns) if c.arrow_type.startswith("decimal") and c.rule == "typed"}
-        zeros: set[int] = set()
-        for batch in self._held(fast.batches()):
-            if needs_care(batch):
-                raise CarefulReadNeeded
-            zeros |= zero_columns(batch, decimals - zeros)
-            self._saw(batch)
-            yield pa.RecordBatch.from_arrays(
-                [*batch.columns, pa.nulls(batch.num_rows, pa.string())], schema=self.schema
-            )
-        if zeros and self._holds_nan(sorted(zeros)):
+        zeros: dict[int, set[int]] = {}
+        asked: dict[int, set[int]] = {}
+        for found in self._held(reader.rows()):
+            rows = found.rows
+            if isinstance(rows, EncodedRows):
+                if beyond_years(rows, self._columns):
+                    raise CarefulReadNeeded
+                known = asked.setdefault(found.query, set())
+                new = {i for i in decimals - known if may_hold_zero(rows, self._columns[i])}
+                if new and self._holds_nan(new, pieces[found.query]):  # while the readers go on
+                    raise CarefulReadNeeded
+                known |= new
+            else:
+                if needs_care(rows):
+                    raise CarefulReadNeeded
+                known = zeros.setdefault(found.query, set())
+                known |= zero_columns(rows, decimals - known)
+                rows = pa.RecordBatch.from_arrays(
+                    [*rows.columns, pa.nulls(rows.num_rows, pa.string())], schema=self.schema
+                )
+            self._saw(rows.num_rows, found.watched)
+            yield rows
+        if any(self._holds_nan(columns, pieces[query]) for query, columns in zeros.items() if columns):
             raise CarefulReadNeeded
         self._close_window()
 
-    def _saw(self, batch: pa.RecordBatch) -> None:
-        self._rows += batch.num_rows
-        if self._cursor:
-            self._cursor.see(batch)
+    def _saw(self, rows: int, cursors: pa.Array | None) -> None:
+        self._rows += rows
+        if self._cursor and cursors is not None:
+            self._cursor.see(cursors)
 
-    def _holds_nan(self, indexes: Sequence[int]) -> bool:
+    def _holds_nan(self, indexes: Iterable[int], piece: Piece) -> bool:
         from psycopg import sql
 
-        return self._any([sql.SQL("{} = 'NaN'").format(sql.Identifier(self._columns[i].name)) for i in indexes])
+        columns = [sql.Identifier(self._columns[i].name) for i in sorted(indexes)]
+        return self._any([sql.SQL("{} = 'NaN'").format(column) for column in columns], [piece])
 
     def needs_care(self) -> bool:
         """Ask the server whether a value of the window fits no column type; takes a scan of the table."""
@@ -238,18 +294,18 @@ class PostgresRead(TableRead):
                 conditions.append(sql.SQL("{} = 'NaN'").format(name))
             elif kind.startswith(("date", "timestamp")):
                 conditions.append(sql.SQL("NOT ({0} >= '0001-01-01' AND {0} < '10000-01-01')").format(name))
-        return bool(conditions) and self._any(conditions)
+        return bool(conditions) and self._any(conditions, self._pieces)
 
     @property
     def wanted(self) -> sql.Composable:
         """The condition of the rows that the table's filter lets in."""
         return self._wanted
 
-    def _any(self, conditions: Sequence[sql.Composable]) -> bool:
+    def _any(self, conditions: Sequence[sql.Composable], pieces: Sequence[Piece]) -> bool:
         from psycopg import sql
 
         joined = sql.SQL(" OR ").join(conditions)
-        for piece in self._pieces:
+        for piece in pieces:
             query = sql.SQL("SELECT EXISTS (SELECT 1 FROM {} WHERE ({}) AND ({}))").format(
                 piece.relation, piece.where, joined
             )
@@ -265,8 +321,8 @@ class PostgresRead(TableRead):
         if self._cursor:
             self._cursor.reset()
         for piece in self._pieces:
-            for batch in self._text(self._select(self._columns, piece), self._columns, self.schema):
-                self._saw(batch)
+            for batch in self._text(self._select(map(_selected, self._columns), piece), self._columns, self.schema):
+                self._saw(batch.num_rows, batch.column(self._cursor.index) if self._cursor else None)
                 column = batch.column(batch.num_columns - 1)
                 if column.null_count < len(column):
                     self._unfit += sum(len(json.loads(text)) for text in column.to_pylist() if text)
@@ -283,7 +339,7 @@ class PostgresRead(TableRead):
         if keys:
             items = sql.SQL(", ").join(sql.Identifier(name) for name in plan.key)
             more.append(sql.SQL("SELECT {} FROM {} WHERE {}").format(items, self._relation, self._wanted))
-        query = self._select(self._columns, self._pieces[0])
+        query = self._select(map(_selected, self._columns), self._pieces[0])
         return window_estimate(self._opened, plan, query, self._relation, self._wanted, more)
 
     def share(self) -> str | None:
@@ -304,7 +360,7 @@ class PostgresRead(TableRead):
         assert self._plan is not None
         read = PostgresRead(self._connector, self._opened, self._table, self._snapshot_position, self._oid)
         read.fix_window(self._plan)
-        read.use_fast(page_ranges=False)
+        read.use_fast(side_by_side=False)
         read._reading = self._reading
         read._pieces = pieces(chunk, read._where)
         return read
@@ -495,7 +551,7 @@ class PostgresConnector(Connector):
         if plan.captures or plan.mode != "full" or table.kind not in ("table", "partitioned") or small:
             return []
         with connection(self.name, self.config) as opened:
-            return page_chunks(opened, table, chunk_bytes)
+            return page_chunks(opened, table, chunk_bytes, self.config.readers)
 
     @property
     def parallel_chunks(self) -> int:

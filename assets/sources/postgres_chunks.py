@@ -8,7 +8,7 @@ later snapshot, no version that the earlier one could not see, and as many as we
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from assets.sources.interface import MAX_CHUNKS
@@ -22,14 +22,18 @@ if TYPE_CHECKING:
 
 PARALLEL_BYTES = 64 << 20
 PAGE_BYTES = 8192
-PAGES_A_QUERY = 16_384
+PAGES_A_QUERY = 4_096
+"""About one row group."""
+FIRST_PAGES = 256
+"""A connection's first query is short: how fast its rows come decides how the others are read."""
 PAGE_RANGE_SCANS = 140_000  # server versions from 14 on read a range of pages without the rest
 _BLOCK = "SELECT current_setting('block_size')::bigint"
 _LEAVES = """
 SELECT n.nspname, c.relname, pg_relation_size(c.oid), c.relkind = 'r' AND a.amname = 'heap'
        AND has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE')
        AND NOT (SELECT relrowsecurity FROM pg_class WHERE oid = %(table)s::regclass)
-       AND (c.relispartition OR NOT EXISTS (SELECT 1 FROM pg_inherits WHERE inhparent = c.oid))
+       AND (c.relispartition OR NOT EXISTS (SELECT 1 FROM pg_inherits WHERE inhparent = c.oid)),
+       coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am a ON a.oid = c.relam
 WHERE c.oid = %(table)s::regclass AND c.relkind = 'r'
    OR c.oid IN (SELECT relid FROM pg_partition_tree(%(table)s::regclass) WHERE isleaf)
@@ -46,63 +50,129 @@ _TIMELINE = "SELECT timeline_id FROM pg_control_checkpoint()"
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows of one relation under one condition."""
+    """Rows of one relation under one condition, in a range of its pages.
 
-    relation: sql.Identifier
-    where: sql.Composable
+    Args:
+        end: the page after the last; None: to the relation's end, however far that has moved.
+        size: about the bytes of the pages, where they were counted.
+    """
+
+    name: tuple[str, str]
+    wanted: sql.Composable
+    first: int = 0
+    end: int | None = None
+    size: int = 0
+
+    @property
+    def relation(self) -> sql.Identifier:
+        from psycopg import sql
+
+        return sql.Identifier(*self.name)
+
+    @property
+    def where(self) -> sql.Composable:
+        from psycopg import sql
+
+        if self.first == 0 and self.end is None:
+            return self.wanted
+        found = sql.SQL("({}) AND ctid >= {}::tid").format(self.wanted, sql.Literal(f"({self.first},0)"))
+        return found if self.end is None else sql.SQL("{} AND ctid < {}::tid").format(found, _page(self.end))
 
 
-def _range(where: sql.Composable, first: int, end: int | None) -> sql.Composable:
+def _page(number: int) -> sql.Literal:
     from psycopg import sql
 
-    found = sql.SQL("({}) AND ctid >= {}::tid").format(where, sql.Literal(f"({first},0)"))
-    # the last range is open: the table may have grown
-    return found if end is None else sql.SQL("{} AND ctid < {}::tid").format(found, sql.Literal(f"({end},0)"))
+    return sql.Literal(f"({number},0)")
 
 
-def split_pages(connection: psycopg.Connection[Any], table: SourceTable, whole: Sequence[Piece]) -> Sequence[Piece]:
-    """Ranges of pages that connections of one snapshot read side by side; the whole where the table is small."""
-    size = table.estimated_bytes or 0
-    if table.kind != "table" or size <= PARALLEL_BYTES or connection.info.server_version < PAGE_RANGE_SCANS:
-        return whole
-    pages = -(-size // PAGE_BYTES)
-    starts = list(range(0, pages, PAGES_A_QUERY))
-    return [
-        Piece(piece.relation, _range(piece.where, start, None if start == starts[-1] else start + PAGES_A_QUERY))
-        for piece in whole
-        for start in starts
-    ]
+@dataclass(frozen=True)
+class _Leaf:
+    """A relation that holds rows itself. Sizes in bytes; ``aside``: of values too large for a page."""
+
+    name: tuple[str, str]
+    size: int
+    aside: int
 
 
-def page_chunks(connection: psycopg.Connection[Any], table: SourceTable, chunk_bytes: int) -> list[Chunk]:
-    """A table's or its partitions' pages in chunks, small partitions together; empty where it cannot be cut.
-
-    It cannot where servers are older than 14, where rows are not in a heap of their own (other access methods, foreign
-    partitions, children by inheritance), or where a partition may not be read by itself (grants, row security).
-    """
+def _leaves(connection: psycopg.Connection[Any], table: SourceTable) -> list[_Leaf]:
+    """A table or its partitions; empty where ranges of their pages cannot be read."""
     from psycopg import sql
 
     if connection.info.server_version < PAGE_RANGE_SCANS:
         return []
     name = sql.Identifier(table.schema_name, table.table_name).as_string(connection)
-    leaves = connection.execute(_LEAVES, {"table": name}).fetchall()
-    total = sum(size for _, _, size, _ in leaves)
-    if not all(fit for *_, fit in leaves) or total < 2 * chunk_bytes:
+    found = connection.execute(_LEAVES, {"table": name}).fetchall()
+    fit = all(fit for _, _, _, fit, _ in found)
+    return [_Leaf((schema, relation), size, aside) for schema, relation, size, _, aside in found] if fit else []
+
+
+@dataclass(frozen=True)
+class PageRanges:
+    """How pieces are read.
+
+    Args:
+        small: whether a piece takes little more than its pages: few values are stored aside.
+        size: bytes of all pieces together; 0 where they could not be cut.
+    """
+
+    pieces: Sequence[Piece]
+    small: bool = False
+    size: int = 0
+
+
+def cut(connection: psycopg.Connection[Any], table: SourceTable, whole: Sequence[Piece], firsts: int) -> PageRanges:
+    """Cut pieces into ranges of at most ``PAGES_A_QUERY`` pages that connections of one snapshot read side by side.
+
+    ``firsts``: how many of them are short ones, ``FIRST_PAGES``, which come first.
+    """
+    if table.kind not in ("table", "partitioned"):
+        return PageRanges(whole)
+    leaves = {leaf.name: leaf for leaf in _leaves(connection, table)}
+    if not all(piece.name in leaves for piece in whole):
+        return PageRanges(whole)
+    (block,) = connection.execute(_BLOCK).fetchone() or (PAGE_BYTES,)
+    cuts: list[Piece] = []
+    for piece in whole:
+        past = piece.end or max(piece.first + 1, -(-leaves[piece.name].size // block))
+        first = piece.first
+        while first < past:
+            step = FIRST_PAGES if len(cuts) < firsts else PAGES_A_QUERY
+            end = first + step
+            size = (min(end, past) - first) * block
+            cuts.append(replace(piece, first=first, end=end if end < past else piece.end, size=size))
+            first = end
+    small = all(leaves[piece.name].aside * 4 <= leaves[piece.name].size for piece in whole)
+    return PageRanges(cuts, small, sum(piece.size for piece in cuts))
+
+
+def page_chunks(connection: psycopg.Connection[Any], table: SourceTable, chunk_bytes: int, readers: int) -> list[Chunk]:
+    """A table's or its partitions' pages in chunks, small partitions together; empty where it cannot be cut.
+
+    Chunks are of one size, as many as keep all readers busy to the end. A table
+    cannot be cut where servers are older than 14, where rows are not in a heap of their own (other access methods,
+    foreign partitions, children by inheritance), or where a partition may not be read by itself (grants, row security).
+    """
+    leaves = _leaves(connection, table)
+    total = sum(leaf.size for leaf in leaves)
+    if total < 2 * chunk_bytes:
         return []
     (block,) = connection.execute(_BLOCK).fetchone() or (PAGE_BYTES,)
-    chunk_bytes = max(chunk_bytes, -(-total // (MAX_CHUNKS // 2)))
-    pages = max(1, chunk_bytes // block)
+    number = -(-total // chunk_bytes)
+    if number > readers:
+        number = -(-number // readers) * readers
+    pages = max(1, -(-total // (min(number, MAX_CHUNKS // 2) * block)))
     chunks: list[list[list[Any]]] = []
     room = 0
-    for schema, relation, size, _ in leaves:
-        starts = range(0, max(1, -(-size // block)), pages)
+    for leaf in leaves:
+        leaf_pages = max(1, -(-leaf.size // block))
+        starts = range(0, leaf_pages, pages)
         for start in starts:
             end = None if start == starts[-1] else start + pages
-            taken = pages if end else max(1, -(-size // block) - start)
+            taken = pages if end else leaf_pages - start
             if taken > room:
                 chunks.append([])
                 room = pages
-            chunks[-1].append([schema, relation, start, end])
+            chunks[-1].append([*leaf.name, start, end])
             room -= taken
     if len(chunks) < 2:
         return []
@@ -111,12 +181,7 @@ def page_chunks(connection: psycopg.Connection[Any], table: SourceTable, chunk_b
 
 def pieces(chunk: Chunk, where: sql.Composable) -> list[Piece]:
     """What a chunk is, under the read's own condition."""
-    from psycopg import sql
-
-    return [
-        Piece(sql.Identifier(schema, relation), _range(where, first, end))
-        for schema, relation, first, end in chunk.where["ranges"]
-    ]
+    return [Piece((schema, relation), where, first, end) for schema, relation, first, end in chunk.where["ranges"]]
 
 
 def content_state(

@@ -27,7 +27,7 @@ class CursorWindow:
         from assets.types import arrow_type
 
         self.kind = kind
-        self._connection, self._index, self._type = connection, index, arrow_type(kind)
+        self._connection, self.index, self._type = connection, index, arrow_type(kind)
         self._sql_type: LiteralString = "numeric" if kind.startswith("decimal") else CURSOR_TYPES[kind]
         self._clock: Any = None
         clock = source_clock(kind)
@@ -41,11 +41,10 @@ class CursorWindow:
         self._high: Any = None
         self.future_rows = 0
 
-    def see(self, batch: pa.RecordBatch) -> None:
+    def see(self, values: pa.Array) -> None:
         import pyarrow as pa
 
         pc = arrow_compute()
-        values = batch.column(self._index)
         greatest = pc.max(values).as_py()
         if greatest is None:
             return

@@ -1,0 +1,71 @@
+"""Row groups of a Parquet file that this process let DuckDB write: nobody looks at their values, but at what is told.
+
+DuckDB's statistics are exact for numbers, dates and times, and count NULLs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from assets.encoded_rows import EncodedChunk, EncodedRows
+from assets.sources.file_values import FIRST_DAY, PAST_DAYS
+from assets.sources.parquet_chunks import chunk_span, decoded_bytes
+from assets.thrift_compact import Struct, decode
+from assets.types import arrow_type
+
+if TYPE_CHECKING:
+    from assets.sync import Column
+
+FIXED_LENGTH = 7
+DAY_MICROSECONDS = 86_400_000_000
+
+
+def written_groups(content: memoryview, columns: Sequence[Column]) -> Iterator[EncodedRows]:
+    """The row groups of a whole file whose columns are ``columns``, in this order."""
+    length = int.from_bytes(content[-8:-4], "little")
+    footer, _ = decode(content[-8 - length : -8])
+    elements = footer[2][1][1][1:]
+    created_by = footer[6][1]
+    for group in footer[4][1][1]:
+        rows = group[3][1]
+        chunks: dict[str, EncodedChunk] = {}
+        nbytes = 0
+        for column, element, chunk in zip(columns, elements, group[1][1][1], strict=True):
+            metadata = chunk[3][1]
+            start, past = chunk_span(metadata)
+            chunks[column.name] = EncodedChunk(content[start:past], start, metadata, element)
+            nbytes += decoded_bytes(arrow_type(column.arrow_type), metadata, rows)
+        yield EncodedRows(rows, nbytes, chunks, created_by=created_by)
+
+
+def beyond_years(rows: EncodedRows, columns: Sequence[Column]) -> bool:
+    """Whether a date or timestamp may lie outside the years 1 to 9999 (infinities included)."""
+    for column in columns:
+        if column.arrow_type.startswith(("date", "timestamp")) and not _all_null(rows, column):
+            day = 1 if column.arrow_type.startswith("date") else DAY_MICROSECONDS
+            bounds = _bounds(rows.chunks[column.name].metadata)
+            if bounds is None or bounds[0] < FIRST_DAY * day or bounds[1] >= PAST_DAYS * day:
+                return True
+    return False
+
+
+def may_hold_zero(rows: EncodedRows, column: Column) -> bool:
+    """Whether a zero may be among a decimal column's values."""
+    bounds = _bounds(rows.chunks[column.name].metadata)
+    return not _all_null(rows, column) and (bounds is None or bounds[0] <= 0 <= bounds[1])
+
+
+def _all_null(rows: EncodedRows, column: Column) -> bool:
+    statistics = rows.chunks[column.name].metadata[12][1]
+    return statistics[3][1] == rows.num_rows
+
+
+def _bounds(metadata: Struct) -> tuple[int, int] | None:
+    """Least and greatest stored integer; None where they are not told."""
+    statistics = metadata[12][1]
+    if 5 not in statistics or 6 not in statistics:
+        return None
+    order = "big" if metadata[1][1] == FIXED_LENGTH else "little"
+    low, high = (int.from_bytes(statistics[n][1], order, signed=True) for n in (6, 5))
+    return low, high
