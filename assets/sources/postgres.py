@@ -46,6 +46,8 @@ ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO headrace;  -
 _Rows = TypeVar("_Rows")
 FAST_FROM_BYTES = 2 << 20
 """Smaller tables are read as text on the connection that is open: the scanner's own start takes longer than that."""
+WINDOW_FAST_FROM_BYTES = 32 << 20
+"""Smaller windows that an index finds are read likewise: the scanner needs a second look, for NaN."""
 
 
 def _selected(column: Column) -> sql.Composable:
@@ -112,7 +114,7 @@ class PostgresRead(TableRead):
         self._plan: WindowPlan | None = None
         self._snapshot_position = position
         self._cursor: CursorWindow | None = None
-        self._side_by_side = True
+        self._side_by_side = self._cuts = True
         self._rows = self._unfit = 0
         self._reading: list[Iterator[Any]] = []
 
@@ -186,18 +188,26 @@ class PostgresRead(TableRead):
 
     def use_fast(self, *, side_by_side: bool = True) -> None:
         """Use the fast reader where its extension is there, several if ``side_by_side``; say why where it is not."""
+        from assets.sources.postgres_estimate import indexed_bytes
         from assets.sources.postgres_fast import extension_file
 
         extension, why = extension_file()
         small = self._table.kind == "table" and (self._table.estimated_bytes or 0) < FAST_FROM_BYTES
+        window = None
+        if not small and self._plan and self._plan.mode == "incremental":
+            query = self._select(map(_selected, self._columns), self._pieces[0])
+            window = indexed_bytes(self._opened, query)
+            self._cuts = window is None  # each range of pages would look at all of the index
         if small:
             self.reader = "text (a small table)"
+        elif window is not None and window < WINDOW_FAST_FROM_BYTES:
+            self.reader = "text (a small window)"
         else:
             self.reader = f"text ({why})" if extension is None else "duckdb-binary"
         self._side_by_side = side_by_side
 
     def _fast_reader(self, encoded: bool) -> tuple[FastReader, Sequence[Piece]] | None:
-        from assets.sources.postgres_chunks import PARALLEL_BYTES, cut
+        from assets.sources.postgres_chunks import PARALLEL_BYTES, PageRanges, cut
         from assets.sources.postgres_fast import FastReader, ScannerQuery, extension_file
 
         extension, _ = extension_file()
@@ -205,7 +215,9 @@ class PostgresRead(TableRead):
             return None
         connector = self._connector
         readers = connector.config.readers if self._side_by_side else 1
-        ranges = cut(self._opened, self._table, self._pieces, readers)
+        ranges = PageRanges(self._pieces)
+        if self._cuts:
+            ranges = cut(self._opened, self._table, self._pieces, readers)
         items = [_scanned(column, place) for place, column in enumerate(self._columns)]
         here = ", ".join(item for _, item in items)
         queries = [

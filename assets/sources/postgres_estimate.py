@@ -40,12 +40,30 @@ def window_estimate(
         cursor, low = sql.Identifier(plan.previous.cursor), sql.Literal(plan.previous.value)
         columns = sql.SQL(", ").join(sql.Identifier(c.name) for c in plan.table.columns)
         asked = sql.SQL("SELECT {} FROM {} WHERE {} AND {} > {}").format(columns, relation, wanted, cursor, low)
-    row = opened.execute(sql.SQL("EXPLAIN (FORMAT JSON) {}").format(asked)).fetchone()
-    found = (row[0] if isinstance(row[0], list) else json.loads(row[0]))[0]["Plan"] if row else {}
-    rows = int(found.get("Plan Rows", 0))
+    found = _planned(opened, asked)
     return ReadEstimate(
-        rows=rows,
-        bytes=rows * int(found.get("Plan Width", 0)),
+        rows=int(found.get("Plan Rows", 0)),
+        bytes=_bytes(found),
         statements=tuple(query.as_string(opened) for query in (read, *more)),
         detail="EXPLAIN",
     )
+
+
+def indexed_bytes(opened: psycopg.Connection[Any], query: sql.Composed) -> int | None:
+    """About the bytes of a query's rows where the planner finds them by an index; None where it reads a table whole."""
+    found = _planned(opened, query)
+    nodes = [found]
+    for node in nodes:
+        nodes += node.get("Plans", [])
+    return None if any("Seq Scan" in str(node.get("Node Type")) for node in nodes) else _bytes(found)
+
+
+def _planned(opened: psycopg.Connection[Any], query: sql.Composed) -> dict[str, Any]:
+    from psycopg import sql
+
+    row = opened.execute(sql.SQL("EXPLAIN (FORMAT JSON) {}").format(query)).fetchone()
+    return (row[0] if isinstance(row[0], list) else json.loads(row[0]))[0]["Plan"] if row else {}
+
+
+def _bytes(found: dict[str, Any]) -> int:
+    return int(found.get("Plan Rows", 0)) * int(found.get("Plan Width", 0))

@@ -71,7 +71,7 @@ def wide(
     monkeypatch.setattr("assets.sources.postgres_chunks.FIRST_PAGES", 2)
     monkeypatch.setattr("assets.sources.postgres_chunks.PARALLEL_BYTES", 1)
     name = database()
-    connection = postgres.connect(name, autocommit=True)
+    connection: Any = postgres.connect(name, autocommit=True)
     connection.execute(f"CREATE TABLE wide ({', '.join(f'{name} {kind}' for name, kind in COLUMNS.items())})")
     connection.execute(VALUES.replace("ROWS", str(ROWS)))
     connector = PostgresConnector("shop", PostgresConfig(**postgres.config(name)))

@@ -50,8 +50,8 @@ def test_parallel_readers_see_one_snapshot_while_rows_change(
     monkeypatch.setattr(reader_module, "PAGES_A_QUERY", 100)
     (table,) = connector.discover(["public.orders"])
     with connector.open_read(WindowPlan(table=table, mode="full", key=("id",))) as read:
-        pieces = reader_module.split_pages(read._opened, table, read._pieces)  # pyright: ignore[reportAttributeAccessIssue]
-        assert len(pieces) > 10
+        ranges = reader_module.cut(read._opened, table, read._pieces, 2)  # pyright: ignore[reportAttributeAccessIssue]
+        assert len(ranges.pieces) > 10
         connection.execute("UPDATE orders SET note = 'changed'; DELETE FROM orders WHERE id % 2 = 0")
         connection.execute("INSERT INTO orders VALUES (100000, 'new', now())")
         batches = list(read.batches())
@@ -59,6 +59,26 @@ def test_parallel_readers_see_one_snapshot_while_rows_change(
         assert read.source_rows() == 50_000
     assert sorted(i for b in batches for i in b.column("id").to_pylist()) == list(range(1, 50_001))
     assert {n for b in batches for n in b.column("note").to_pylist()} == {"x" * 200}
+
+
+def test_a_window_that_an_index_finds_is_read_in_one_go_as_text(shop: tuple[PostgresConnector, Any, str]) -> None:
+    connector, connection, _ = shop
+    connection.execute(
+        "INSERT INTO orders SELECT i, repeat('x', 200), now() - interval '1 day' * i FROM generate_series(1, 20000) i"
+    )
+    connection.execute("CREATE INDEX ON orders (updated_at)")
+    connection.execute("VACUUM ANALYZE orders")
+    _, mark = window(connector, None)
+    connection.execute("UPDATE orders SET updated_at = clock_timestamp() WHERE id % 1000 = 0")
+    (table,) = connector.discover(["public.orders"])
+    plan = WindowPlan(table=table, mode="incremental", key=("id",), cursor="updated_at", previous=mark)
+    with connector.open_read(plan) as read:
+        assert read.reader == "text (a small window)"
+        assert sum(batch.num_rows for batch in read.batches()) == 20
+    connection.execute("DROP INDEX orders_updated_at_idx")
+    with connector.open_read(plan) as read:
+        assert read.reader == "duckdb-binary"
+        assert sum(batch.num_rows for batch in read.batches()) == 20
 
 
 def test_late_commits_are_read_once_over_several_windows(
