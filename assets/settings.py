@@ -137,7 +137,7 @@ class Settings(BaseSettings):
     )
     extract_threads: int = Field(default=2, ge=1, le=64, description="Parallel readers of one table.")
     chunk_mb: int = Field(
-        default=256,
+        default=512,
         ge=1,
         description="A table of twice as many MiB or more is read in chunks of about this size, one activity each.",
     )

@@ -31,7 +31,7 @@ _BLOCK = "SELECT current_setting('block_size')::bigint"
 _LEAVES = """
 SELECT n.nspname, c.relname, pg_relation_size(c.oid), c.relkind = 'r' AND a.amname = 'heap'
        AND has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE')
-       AND NOT (SELECT relrowsecurity FROM pg_class WHERE oid = %(table)s::regclass)
+       AND (%(secured)s OR NOT (SELECT relrowsecurity FROM pg_class WHERE oid = %(table)s::regclass))
        AND (c.relispartition OR NOT EXISTS (SELECT 1 FROM pg_inherits WHERE inhparent = c.oid)),
        coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am a ON a.oid = c.relam
@@ -75,7 +75,7 @@ class Piece:
 
         if self.first == 0 and self.end is None:
             return self.wanted
-        found = sql.SQL("({}) AND ctid >= {}::tid").format(self.wanted, sql.Literal(f"({self.first},0)"))
+        found = sql.SQL("({}) AND ctid >= {}::tid").format(self.wanted, _page(self.first))
         return found if self.end is None else sql.SQL("{} AND ctid < {}::tid").format(found, _page(self.end))
 
 
@@ -94,14 +94,17 @@ class _Leaf:
     aside: int
 
 
-def _leaves(connection: psycopg.Connection[Any], table: SourceTable) -> list[_Leaf]:
-    """A table or its partitions; empty where ranges of their pages cannot be read."""
+def _leaves(connection: psycopg.Connection[Any], table: SourceTable, *, secured: bool) -> list[_Leaf]:
+    """A table or its partitions; empty where ranges of their pages cannot be read.
+
+    ``secured``: whether they can where the table has row security.
+    """
     from psycopg import sql
 
     if connection.info.server_version < PAGE_RANGE_SCANS:
         return []
     name = sql.Identifier(table.schema_name, table.table_name).as_string(connection)
-    found = connection.execute(_LEAVES, {"table": name}).fetchall()
+    found = connection.execute(_LEAVES, {"table": name, "secured": secured}).fetchall()
     fit = all(fit for _, _, _, fit, _ in found)
     return [_Leaf((schema, relation), size, aside) for schema, relation, size, _, aside in found] if fit else []
 
@@ -127,7 +130,7 @@ def cut(connection: psycopg.Connection[Any], table: SourceTable, whole: Sequence
     """
     if table.kind not in ("table", "partitioned"):
         return PageRanges(whole)
-    leaves = {leaf.name: leaf for leaf in _leaves(connection, table)}
+    leaves = {leaf.name: leaf for leaf in _leaves(connection, table, secured=table.kind == "table")}
     if not all(piece.name in leaves for piece in whole):
         return PageRanges(whole)
     (block,) = connection.execute(_BLOCK).fetchone() or (PAGE_BYTES,)
@@ -148,11 +151,11 @@ def cut(connection: psycopg.Connection[Any], table: SourceTable, whole: Sequence
 def page_chunks(connection: psycopg.Connection[Any], table: SourceTable, chunk_bytes: int, readers: int) -> list[Chunk]:
     """A table's or its partitions' pages in chunks, small partitions together; empty where it cannot be cut.
 
-    Chunks are of one size, as many as keep all readers busy to the end. A table
-    cannot be cut where servers are older than 14, where rows are not in a heap of their own (other access methods,
-    foreign partitions, children by inheritance), or where a partition may not be read by itself (grants, row security).
+    Chunks are of one size, as many as keep all readers busy to the end. A table cannot be cut where servers are older
+    than 14, where rows are not in a heap of their own (other access methods, foreign partitions, children by
+    inheritance), or where a partition may not be read by itself (grants), nor under row security.
     """
-    leaves = _leaves(connection, table)
+    leaves = _leaves(connection, table, secured=False)
     total = sum(leaf.size for leaf in leaves)
     if total < 2 * chunk_bytes:
         return []

@@ -36,9 +36,11 @@ if TYPE_CHECKING:
 PACKAGE = "duckdb-extension-postgres"
 MEMORY_LIMIT, ENCODING_MEMORY_LIMIT = "64MB", "256MB"
 WAITING_BATCHES = 2
-GROUP_BYTES = 48 << 20
+GROUP_BYTES = 12 << 20
 SECONDS_A_FILE = 10
 """No progress is seen while a file is written. Where one would take longer, its rows are taken as they come."""
+LEAST_PART = 1 / 16
+"""So much of the pages of a query are rows, or row groups would be tiny: filters and dead rows leave fewer."""
 
 
 def extension_file() -> tuple[Path | None, str]:
@@ -216,19 +218,17 @@ class FastReader:
                 except queue.Empty:
                     break
                 began_at = time.monotonic()
-                if encodes:
-                    assert scratch is not None
+                if encodes and scratch:
                     try:
-                        self._encode(database, number, scratch)
+                        nbytes = self._encode(database, number, scratch)
                     except duckdb.OutOfMemoryException:
                         self._todo.put(number)
                         return False
-                    alike = True
                 else:
-                    alike = self._batches(database, number)
-                seconds = time.monotonic() - began_at
+                    nbytes = self._batches(database, number)
                 size = self._queries[number].size
-                encodes = scratch is not None and alike and seconds * self._greatest() <= size * SECONDS_A_FILE
+                fast = (time.monotonic() - began_at) * self._greatest() <= size * SECONDS_A_FILE
+                encodes = fast and nbytes > size * LEAST_PART
         finally:
             if began:
                 # a broken connection must not surface in a destructor, where DuckDB aborts the process
@@ -246,10 +246,11 @@ class FastReader:
         query = self._queries[number]
         return f"SELECT {query.selected} FROM postgres_query('source', {_literal(query.text)})"
 
-    def _batches(self, database: Any, number: int) -> bool:
-        """Hand on a query's rows. Returns whether their types are the contract's as they come."""
+    def _batches(self, database: Any, number: int) -> int:
+        """Hand on a query's rows. Returns their bytes; 0 where their types are not the contract's as they come."""
         import pyarrow as pa
 
+        nbytes = 0
         reader = database.execute(self._selected(number)).to_arrow_reader(BATCH_ROWS)
         for batch in reader:
             if self._stop.is_set():
@@ -259,13 +260,13 @@ class FastReader:
                     c if c.type == f.type else c.cast(f.type) for c, f in zip(batch.columns, self._schema, strict=True)
                 ]
                 rows = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+                nbytes += rows.nbytes
                 self._ready.put(FastRows(number, rows, None if self._watched is None else rows.column(self._watched)))
-        return reader.schema.types == self._schema.types
+        return nbytes if reader.schema.types == self._schema.types else 0
 
-    def _encode(self, database: Any, number: int, scratch: Path) -> None:
-        """Hand on a query's rows as DuckDB encodes them: row groups like those of our own writer."""
+    def _encode(self, database: Any, number: int, scratch: Path) -> int:
+        """Hand on a query's rows in row groups that DuckDB encodes as our own writer would. Returns their bytes."""
         import duckdb
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         from assets.sources.written_groups import written_groups
@@ -280,15 +281,18 @@ class FastReader:
             if str(file) in str(error):  # not the source's connection
                 raise OSError(f"rows could not be written to the scratch folder: {error}") from None
             raise
-        content = file.read_bytes()
-        file.unlink()
-        watched = None
-        with pq.ParquetFile(pa.BufferReader(content)) as written:
-            for place, rows in enumerate(written_groups(memoryview(content), self._columns)):
+        nbytes = 0
+        with file.open("rb") as written:
+            file.unlink()
+            for place, rows in enumerate(written_groups(written, self._columns)):
+                watched = None
                 if self._watched is not None:
-                    column = written.read_row_group(place, columns=[f"c{self._watched}"], use_threads=False).column(0)
-                    watched = column.combine_chunks().cast(self._schema.types[self._watched])
+                    kind = self._schema.types[self._watched]
+                    values = pq.ParquetFile(written).read_row_group(place, [f"c{self._watched}"], use_threads=False)
+                    watched = values.column(0).combine_chunks().cast(kind)
                 self._ready.put(FastRows(number, rows, watched))
+                nbytes += rows.nbytes
+        return nbytes
 
     def _attach(self, database: Any) -> None:
         """Attach with a secret held in memory: the password stands in no connection string and no log."""

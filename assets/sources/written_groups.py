@@ -5,8 +5,9 @@ DuckDB's statistics are exact for numbers, dates and times, and count NULLs.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from assets.encoded_rows import EncodedChunk, EncodedRows
 from assets.sources.file_values import FIRST_DAY, PAST_DAYS
@@ -21,22 +22,26 @@ FIXED_LENGTH = 7
 DAY_MICROSECONDS = 86_400_000_000
 
 
-def written_groups(content: memoryview, columns: Sequence[Column]) -> Iterator[EncodedRows]:
-    """The row groups of a whole file whose columns are ``columns``, in this order."""
-    length = int.from_bytes(content[-8:-4], "little")
-    footer, _ = decode(content[-8 - length : -8])
+def written_groups(file: BinaryIO, columns: Sequence[Column]) -> Iterator[EncodedRows]:
+    """The row groups of a file whose columns are ``columns``, in this order; one in memory at a time."""
+    file.seek(-8, os.SEEK_END)
+    length = int.from_bytes(file.read(4), "little")
+    file.seek(-8 - length, os.SEEK_END)
+    footer, _ = decode(file.read(length))
     elements = footer[2][1][1][1:]
-    created_by = footer[6][1]
     for group in footer[4][1][1]:
         rows = group[3][1]
+        found = [chunk[3][1] for chunk in group[1][1][1]]
+        spans = [chunk_span(metadata) for metadata in found]
+        start = min(first for first, _ in spans)
+        file.seek(start)
+        data = memoryview(file.read(max(past for _, past in spans) - start))
         chunks: dict[str, EncodedChunk] = {}
         nbytes = 0
-        for column, element, chunk in zip(columns, elements, group[1][1][1], strict=True):
-            metadata = chunk[3][1]
-            start, past = chunk_span(metadata)
-            chunks[column.name] = EncodedChunk(content[start:past], start, metadata, element)
+        for column, element, metadata, (first, past) in zip(columns, elements, found, spans, strict=True):
+            chunks[column.name] = EncodedChunk(data[first - start : past - start], first, metadata, element)
             nbytes += decoded_bytes(arrow_type(column.arrow_type), metadata, rows)
-        yield EncodedRows(rows, nbytes, chunks, created_by=created_by)
+        yield EncodedRows(rows, nbytes, chunks, created_by=footer[6][1])
 
 
 def beyond_years(rows: EncodedRows, columns: Sequence[Column]) -> bool:

@@ -156,13 +156,18 @@ def test_rows_come_as_batches_where_encoding_has_too_little_memory(
     assert encoded == 0
 
 
-def test_rows_whose_values_are_large_or_come_slowly_come_as_batches(
+def test_rows_that_are_few_large_or_slow_come_as_batches(
     wide: tuple[PostgresConnector, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connector, connection = wide
     with monkeypatch.context() as patched, opened(connector) as read:
         patched.setattr("assets.sources.postgres_fast.SECONDS_A_FILE", 0)
         assert stored(read, tmp_path)[1] == 0
+    connection.execute("DELETE FROM wide WHERE id > 1000 AND id % 50 > 0")
+    with opened(connector) as read:
+        found, encoded = stored(read, tmp_path)
+        assert (found.num_rows, encoded > 0) == (1060, True)  # the first thousand lie close together
+        assert encoded < 1020
     connection.execute(
         "ALTER TABLE wide ALTER note SET STORAGE EXTERNAL; UPDATE wide SET note = repeat('x', 100000) WHERE id < 100"
     )
