@@ -139,10 +139,10 @@ def cut(connection: psycopg.Connection[Any], table: SourceTable, whole: Sequence
         past = piece.end or max(piece.first + 1, -(-leaves[piece.name].size // block))
         first = piece.first
         while first < past:
-            step = FIRST_PAGES if len(cuts) < firsts else PAGES_A_QUERY
-            end = first + step
-            size = (min(end, past) - first) * block
-            cuts.append(replace(piece, first=first, end=end if end < past else piece.end, size=size))
+            end = first + (FIRST_PAGES if len(cuts) < firsts else PAGES_A_QUERY)
+            if past - end < PAGES_A_QUERY // 4:
+                end = past  # no small rest
+            cuts.append(replace(piece, first=first, end=end if end < past else piece.end, size=(end - first) * block))
             first = end
     small = all(leaves[piece.name].aside * 4 <= leaves[piece.name].size for piece in whole)
     return PageRanges(cuts, small, sum(piece.size for piece in cuts))

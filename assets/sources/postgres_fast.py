@@ -39,8 +39,8 @@ WAITING_BATCHES = 2
 GROUP_BYTES = 12 << 20
 SECONDS_A_FILE = 10
 """No progress is seen while a file is written. Where one would take longer, its rows are taken as they come."""
-LEAST_PART = 1 / 16
-"""So much of the pages of a query are rows, or row groups would be tiny: filters and dead rows leave fewer."""
+LEAST_BYTES, LEAST_PART = 2 << 20, 1 / 16
+"""A query reads so many bytes of pages, and so much of the one before was rows, or row groups would be tiny."""
 
 
 def extension_file() -> tuple[Path | None, str]:
@@ -174,7 +174,7 @@ class FastReader:
 
     def _read(self) -> None:
         try:
-            with scratch_folder(self._scratch or Path(tempfile.gettempdir())) as folder:
+            with scratch_folder(self._scratch) if self._scratch else tempfile.TemporaryDirectory() as folder:
                 extension = _load_path(self._extension, Path(folder))
                 if self._scratch is None or not self._read_all(extension, Path(folder)):
                     self._read_all(extension, None)
@@ -218,7 +218,8 @@ class FastReader:
                 except queue.Empty:
                     break
                 began_at = time.monotonic()
-                if encodes and scratch:
+                size = self._queries[number].size
+                if encodes and scratch and size >= LEAST_BYTES:
                     try:
                         nbytes = self._encode(database, number, scratch)
                     except duckdb.OutOfMemoryException:
@@ -226,16 +227,13 @@ class FastReader:
                         return False
                 else:
                     nbytes = self._batches(database, number)
-                size = self._queries[number].size
                 fast = (time.monotonic() - began_at) * self._greatest() <= size * SECONDS_A_FILE
                 encodes = fast and nbytes > size * LEAST_PART
         finally:
             if began:
                 # a broken connection must not surface in a destructor, where DuckDB aborts the process
-                try:
+                with suppress(duckdb.Error):
                     database.execute("ROLLBACK")
-                except duckdb.Error:
-                    self._stop.set()
             database.close()
         return True
 

@@ -30,6 +30,7 @@ def big(
     monkeypatch.setattr("assets.sources.postgres.FAST_FROM_BYTES", 0)
     monkeypatch.setattr("assets.sources.postgres_chunks.FIRST_PAGES", 8)
     monkeypatch.setattr("assets.sources.postgres_chunks.PAGES_A_QUERY", 32)
+    monkeypatch.setattr("assets.sources.postgres_fast.LEAST_BYTES", 1)
     return filled(Installation(tmp_path / "home", postgres, database(), chunk_mb=1))
 
 

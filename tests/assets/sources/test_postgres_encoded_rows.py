@@ -70,6 +70,7 @@ def wide(
     monkeypatch.setattr("assets.sources.postgres_chunks.PAGES_A_QUERY", 30)
     monkeypatch.setattr("assets.sources.postgres_chunks.FIRST_PAGES", 2)
     monkeypatch.setattr("assets.sources.postgres_chunks.PARALLEL_BYTES", 1)
+    monkeypatch.setattr("assets.sources.postgres_fast.LEAST_BYTES", 1)
     name = database()
     connection: Any = postgres.connect(name, autocommit=True)
     connection.execute(f"CREATE TABLE wide ({', '.join(f'{name} {kind}' for name, kind in COLUMNS.items())})")

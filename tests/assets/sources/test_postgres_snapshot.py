@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from assets.errors import WatermarkError
 from assets.sources import postgres_chunks as reader_module
 from assets.sources.postgres import PostgresConnector
 from assets.sources.postgres_connection import PostgresConfig
+from assets.sources.postgres_fast import FastReader
 from assets.sync import Watermark, WindowPlan
 from orchestration.embedded_postgres import EmbeddedPostgres
 
@@ -59,6 +61,36 @@ def test_parallel_readers_see_one_snapshot_while_rows_change(
         assert read.source_rows() == 50_000
     assert sorted(i for b in batches for i in b.column("id").to_pylist()) == list(range(1, 50_001))
     assert {n for b in batches for n in b.column("note").to_pylist()} == {"x" * 200}
+
+
+def test_a_connection_that_dies_with_all_its_rows_read_takes_no_other_ones_rows(
+    shop: tuple[PostgresConnector, Any, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connector, connection, _ = shop
+    connection.execute(
+        "INSERT INTO orders SELECT i, repeat('x', 200), now() FROM generate_series(1, 50000) i; ANALYZE orders"
+    )
+    monkeypatch.setattr(reader_module, "PARALLEL_BYTES", 1)
+    monkeypatch.setattr(reader_module, "FIRST_PAGES", 1000)
+    monkeypatch.setattr(reader_module, "PAGES_A_QUERY", 1000)
+    died = threading.Event()
+    read_batches = FastReader._batches
+
+    def batches(reader: FastReader, database: Any, number: int) -> int:
+        if number:
+            assert died.wait(20)
+            return read_batches(reader, database, number)
+        found = read_batches(reader, database, number)
+        (pid,) = database.execute("SELECT * FROM postgres_query('source', 'SELECT pg_backend_pid() AS pid')").fetchone()
+        connection.execute(f"SELECT pg_terminate_backend({pid}, 10000)")
+        threading.Timer(0.5, died.set).start()  # by then the first reader has ended
+        return found
+
+    monkeypatch.setattr(FastReader, "_batches", batches)
+    (table,) = connector.discover(["public.orders"])
+    with connector.open_read(WindowPlan(table=table, mode="full", key=("id",))) as read:
+        ids = [i for batch in read.batches() for i in batch.column("id").to_pylist()]
+    assert sorted(ids) == list(range(1, 50_001))
 
 
 def test_a_window_that_an_index_finds_is_read_in_one_go_as_text(shop: tuple[PostgresConnector, Any, str]) -> None:
