@@ -165,6 +165,8 @@ class FastReader:
                 raise SourceUnreachableError(f"reading stopped: {text}", where=self._name) from None
             else:
                 yield item
+        if self._stop.is_set():  # between two queries no reader has an error to tell
+            raise SourceUnreachableError("reading was broken off", where=self._name)
 
     def _break_off(self) -> None:
         """End the readers' statements on the server; their errors wake the thread that waits for batches."""
