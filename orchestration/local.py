@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import signal
 import sys
 import time
@@ -29,6 +30,10 @@ from orchestration.temporal_server import temporal_server_args, worker_polls
 __all__ = ["LocalStack", "StackRecord", "running_stack", "stack_in_use", "up"]
 
 TEMPORAL_PORT, TEMPORAL_UI_PORT, DAGSTER_PORT = 7233, 8233, 3000
+
+
+_PORT_TAKEN = re.compile("address already in use|failed to bind", re.IGNORECASE)
+"""How Temporal, Dagster's code server (gRPC) and webserver say so."""
 
 
 class LocalStack:
@@ -78,8 +83,10 @@ class LocalStack:
         try:
             try:
                 self._record = self._start(temporal, worker, dagster)
-            except ServerProcessError:
-                if not any(port_answers(port) for port in self._ports):  # all servers of this stack have ended
+            except ServerProcessError as error:
+                # all servers of this stack have ended; the one that took the port may have too
+                taken = any(port_answers(port) for port in self._ports) or _PORT_TAKEN.search(str(error))
+                if not taken:
                     raise
                 # Another process took a port between the choice and the start: once more, on any free ports.
                 self._workers.clear()

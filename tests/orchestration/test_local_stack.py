@@ -55,12 +55,15 @@ def test_two_homes_run_side_by_side(tmp_path: Path) -> None:
         assert first.start(worker=False).temporal_address != second.start(worker=False).temporal_address
 
 
+@pytest.mark.parametrize("gone", [False, True], ids=["there", "gone"])
 def test_a_stack_whose_port_another_server_took_at_the_same_instant_starts_on_another_one(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, gone: bool
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         chosen = iter([taken])  # looked free a moment ago
+        if gone:  # when it is looked for
+            monkeypatch.setattr("orchestration.local.port_answers", lambda port: False)
         monkeypatch.setattr("orchestration.local.free_port", lambda preferred=None: next(chosen, None) or free_port())
         with LocalStack(settings) as stack:
             assert port_of(stack.start(worker=False).temporal_address) != taken
