@@ -120,7 +120,7 @@ def test_a_command_that_shares_a_transient_stack_keeps_it_up(settings: Settings)
         time.sleep(0.5)
         assert port_answers(port)
     ending.join(30)
-    assert not port_answers(port)
+    assert not children_with("start-dev") & children_with(str(port))
 
 
 def test_a_server_that_keeps_dying_ends_the_stack_with_a_reason(
