@@ -24,6 +24,14 @@ FIRST_DAY, PAST_DAYS = -719_162, 2_932_897  # 0001-01-01 and 10000-01-01, days s
 _DAY_MICROSECONDS = 86_400_000_000
 
 
+def within_years(kind: pa.DataType, least: int, most: int) -> bool:
+    """Whether a date's days, or a timestamp's microseconds, from ``least`` to ``most`` lie in the years 1 to 9999."""
+    import pyarrow.types as types
+
+    day = 1 if types.is_date(kind) else _DAY_MICROSECONDS
+    return FIRST_DAY * day <= least <= most < PAST_DAYS * day
+
+
 def contract_of(kind: pa.DataType) -> str:
     """The contract type of a file's Arrow type."""
     import pyarrow as pa

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from assets.arrow_compute import arrow_compute
 from assets.encoded_rows import EncodedChunk, EncodedRows
-from assets.sources.file_values import FIRST_DAY, PAST_DAYS
+from assets.sources.file_values import within_years
 from assets.sources.interface import BATCH_ROWS
 from assets.thrift_compact import I64, LIST, STRUCT, Struct, decode, encode
 from assets.types import arrow_type
@@ -43,7 +43,6 @@ REQUIRED, BYTE_ARRAY = 0, 6
 DATA_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 0, 2, 3
 _LOGICAL = frozenset([6, 7, 8, 10])
 """Converted type, scale, precision and logical type in a SchemaElement."""
-_DAY_MICROSECONDS = 86_400_000_000
 _DECIMALS = ("INT32", "INT64", "FIXED_LEN_BYTE_ARRAY")
 
 
@@ -300,6 +299,5 @@ def _require_bounded(values: pa.Array, kind: pa.DataType, statistics: Struct) ->
     ):
         if told and not inside(struct.unpack("<i" if short else "<q", told[1])[0]):
             raise _NotTaken
-    day = 1 if types.is_date(kind) else _DAY_MICROSECONDS
-    if dated and not FIRST_DAY * day <= least <= most < PAST_DAYS * day:
+    if dated and not within_years(kind, least, most):
         raise _NotTaken

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from assets.arrow_compute import arrow_compute
+from assets.sources.file_values import within_years
 from assets.sources.interface import BATCH_ROWS
 from assets.types import arrow_type
 
@@ -120,14 +121,11 @@ def needs_care(batch: pa.RecordBatch) -> bool:
 
     pc = arrow_compute()
     for index, field in enumerate(batch.schema):
-        if pa.types.is_date(field.type):
-            low, high, values = -719_162, 2_932_896, batch.column(index).view(pa.int32())
-        elif pa.types.is_timestamp(field.type):
-            low, high, values = -62_135_596_800_000_000, 253_402_300_799_999_999, batch.column(index).view(pa.int64())
-        else:
+        if not (pa.types.is_date(field.type) or pa.types.is_timestamp(field.type)):
             continue
-        bounds = pc.min_max(values)
-        if bounds["min"].as_py() is not None and (bounds["min"].as_py() < low or bounds["max"].as_py() > high):
+        stored = pa.int32() if pa.types.is_date(field.type) else pa.int64()
+        bounds = pc.min_max(batch.column(index).view(stored)).as_py()
+        if bounds["min"] is not None and not within_years(field.type, bounds["min"], bounds["max"]):
             return True
     return False
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 from assets.encoded_rows import EncodedChunk, EncodedRows
-from assets.sources.file_values import FIRST_DAY, PAST_DAYS
+from assets.sources.file_values import within_years
 from assets.sources.parquet_chunks import chunk_span, decoded_bytes
 from assets.thrift_compact import Struct, decode
 from assets.types import arrow_type
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from assets.sync import Column
 
 FIXED_LENGTH = 7
-DAY_MICROSECONDS = 86_400_000_000
 
 
 def written_groups(file: BinaryIO, columns: Sequence[Column]) -> Iterator[EncodedRows]:
@@ -48,9 +47,8 @@ def beyond_years(rows: EncodedRows, columns: Sequence[Column]) -> bool:
     """Whether a date or timestamp may lie outside the years 1 to 9999 (infinities included)."""
     for column in columns:
         if column.arrow_type.startswith(("date", "timestamp")) and not _all_null(rows, column):
-            day = 1 if column.arrow_type.startswith("date") else DAY_MICROSECONDS
             bounds = _bounds(rows.chunks[column.name].metadata)
-            if bounds is None or bounds[0] < FIRST_DAY * day or bounds[1] >= PAST_DAYS * day:
+            if bounds is None or not within_years(arrow_type(column.arrow_type), *bounds):
                 return True
     return False
 
