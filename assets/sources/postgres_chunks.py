@@ -115,12 +115,15 @@ class PageRanges:
 
     Args:
         small: whether a piece takes little more than its pages: few values are stored aside.
-        size: bytes of all pieces together; 0 where they could not be cut.
     """
 
     pieces: Sequence[Piece]
     small: bool = False
-    size: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of all pieces together; 0 where they could not be cut."""
+        return sum(piece.size for piece in self.pieces)
 
 
 def cut(connection: psycopg.Connection[Any], table: SourceTable, whole: Sequence[Piece], firsts: int) -> PageRanges:
@@ -145,7 +148,7 @@ def cut(connection: psycopg.Connection[Any], table: SourceTable, whole: Sequence
             cuts.append(replace(piece, first=first, end=end if end < past else piece.end, size=(end - first) * block))
             first = end
     small = all(leaves[piece.name].aside * 4 <= leaves[piece.name].size for piece in whole)
-    return PageRanges(cuts, small, sum(piece.size for piece in cuts))
+    return PageRanges(cuts, small)
 
 
 def page_chunks(connection: psycopg.Connection[Any], table: SourceTable, chunk_bytes: int, readers: int) -> list[Chunk]:

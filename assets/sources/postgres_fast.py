@@ -119,7 +119,7 @@ class FastReader:
         self._name, self._config, self._snapshot = name, config, snapshot
         self._columns, self._schema = columns, schema
         self._extension, self._watched, self._scratch = extension, watched, scratch
-        self._queries = queries
+        self._queries, self._greatest = queries, max(query.size for query in queries)
         self._todo: queue.SimpleQueue[int] = queue.SimpleQueue()
         for number in range(len(queries)):
             self._todo.put(number)
@@ -229,7 +229,7 @@ class FastReader:
                         return False
                 else:
                     nbytes = self._batches(database, number)
-                fast = (time.monotonic() - began_at) * self._greatest() <= size * SECONDS_A_FILE
+                fast = (time.monotonic() - began_at) * self._greatest <= size * SECONDS_A_FILE
                 encodes = fast and nbytes > size * LEAST_PART
         finally:
             if began:
@@ -238,9 +238,6 @@ class FastReader:
                     database.execute("ROLLBACK")
             database.close()
         return True
-
-    def _greatest(self) -> int:
-        return max(query.size for query in self._queries)
 
     def _selected(self, number: int) -> str:
         query = self._queries[number]
@@ -284,12 +281,12 @@ class FastReader:
         nbytes = 0
         with file.open("rb") as written:
             file.unlink()
+            parquet = None if self._watched is None else pq.ParquetFile(written)
             for place, rows in enumerate(written_groups(written, self._columns)):
                 watched = None
-                if self._watched is not None:
-                    kind = self._schema.types[self._watched]
-                    values = pq.ParquetFile(written).read_row_group(place, [f"c{self._watched}"], use_threads=False)
-                    watched = values.column(0).combine_chunks().cast(kind)
+                if parquet is not None:
+                    values = parquet.read_row_group(place, [f"c{self._watched}"], use_threads=False).column(0)
+                    watched = values.combine_chunks().cast(self._schema.types[self._watched])
                 self._ready.put(FastRows(number, rows, watched))
                 nbytes += rows.nbytes
         return nbytes
