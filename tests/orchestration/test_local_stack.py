@@ -23,6 +23,12 @@ from orchestration.supervisor import SupervisedServer, Supervisor
 from tests.child_processes import children_with
 
 
+@pytest.fixture(autouse=True)
+def usual_port_of_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Temporal's own port goes to another test's stack as soon as one here lets it go."""
+    monkeypatch.setattr("orchestration.local.TEMPORAL_PORT", free_port())
+
+
 def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -46,8 +52,7 @@ def test_a_second_stack_in_the_same_home_is_refused(settings: Settings) -> None:
         assert document["temporal_address"] == record.temporal_address
         assert document["ui_url"] == record.temporal_ui_url
     assert running_stack(settings) is None
-    # the usual port may be another stack's by now
-    assert not children_with("start-dev") & children_with(str(port_of(record.temporal_address)))
+    assert not port_answers(port_of(record.temporal_address))
 
 
 def test_two_homes_run_side_by_side(tmp_path: Path) -> None:
@@ -120,7 +125,7 @@ def test_a_command_that_shares_a_transient_stack_keeps_it_up(settings: Settings)
         time.sleep(0.5)
         assert port_answers(port)
     ending.join(30)
-    assert not children_with("start-dev") & children_with(str(port))
+    assert not port_answers(port)
 
 
 def test_a_server_that_keeps_dying_ends_the_stack_with_a_reason(

@@ -41,15 +41,20 @@ def window(connector: PostgresConnector, previous: Watermark | None) -> tuple[li
         return sorted(ids), read.watermark
 
 
-def test_parallel_readers_see_one_snapshot_while_rows_change(
-    shop: tuple[PostgresConnector, Any, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    connector, connection, _ = shop
+def fill_many_pages(connection: Any, monkeypatch: pytest.MonkeyPatch, *, pages_a_query: int) -> None:
+    """50,000 rows, read side by side by queries of so many pages."""
     connection.execute(
         "INSERT INTO orders SELECT i, repeat('x', 200), now() FROM generate_series(1, 50000) i; ANALYZE orders"
     )
     monkeypatch.setattr(reader_module, "PARALLEL_BYTES", 1)
-    monkeypatch.setattr(reader_module, "PAGES_A_QUERY", 100)
+    monkeypatch.setattr(reader_module, "PAGES_A_QUERY", pages_a_query)
+
+
+def test_parallel_readers_see_one_snapshot_while_rows_change(
+    shop: tuple[PostgresConnector, Any, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connector, connection, _ = shop
+    fill_many_pages(connection, monkeypatch, pages_a_query=100)
     (table,) = connector.discover(["public.orders"])
     with connector.open_read(WindowPlan(table=table, mode="full", key=("id",))) as read:
         ranges = reader_module.cut(read._opened, table, read._pieces, 2)  # pyright: ignore[reportAttributeAccessIssue]
@@ -67,12 +72,8 @@ def test_a_connection_that_dies_with_all_its_rows_read_takes_no_other_ones_rows(
     shop: tuple[PostgresConnector, Any, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connector, connection, _ = shop
-    connection.execute(
-        "INSERT INTO orders SELECT i, repeat('x', 200), now() FROM generate_series(1, 50000) i; ANALYZE orders"
-    )
-    monkeypatch.setattr(reader_module, "PARALLEL_BYTES", 1)
+    fill_many_pages(connection, monkeypatch, pages_a_query=1000)
     monkeypatch.setattr(reader_module, "FIRST_PAGES", 1000)
-    monkeypatch.setattr(reader_module, "PAGES_A_QUERY", 1000)
     died = threading.Event()
     read_batches = FastReader._batches
 
