@@ -7,6 +7,7 @@ their own.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAGIC = b"PAR1"
+BYTE_ARRAY = 6
 PLAIN, RLE, RLE_DICTIONARY = 0, 3, 8
 OPEN_PARTS = 4
 MADE_CHUNKS = 256
@@ -93,35 +95,23 @@ class OwnChunks:
         self._schema = schema
         written = _written(pa.Table.from_batches([], schema), [])
         self._elements = {element[4][1].decode(): element for element in written[0][2][1][1][1:]}
-        self._made: dict[tuple[str, Any, int], EncodedChunk] = {}
+        self._made: dict[tuple[str, int, int], EncodedChunk] = {}
 
     def of(self, rows: EncodedRows) -> list[EncodedChunk]:
         """In the order of the schema."""
         import pyarrow as pa
 
-        chunks: dict[str, EncodedChunk] = {}
-        missing: dict[str, tuple[str, Any, int]] = {}
-        for field in self._schema:
+        def chunk(field: pa.Field) -> EncodedChunk:
             name = field.name
-            value = rows.constants.get(name)
             if name in rows.chunks:
-                chunks[name] = self._as_own(name, rows.chunks[name])
-            elif isinstance(value, str) and pa.types.is_string(field.type):
-                chunks[name] = _one_text(value, rows.num_rows, self._elements[name])
-            else:
-                number = rows.numbers.get(name)
-                key = (name, value if number is None else range(number, number + rows.num_rows), rows.num_rows)
-                if key in self._made:
-                    chunks[name] = self._made[key]
-                else:
-                    missing[name] = key
-        if missing:
-            if len(self._made) > MADE_CHUNKS:
-                self._made.clear()
-            made = self._make(list(missing.values()))
-            self._made.update(zip(missing.values(), made, strict=True))
-            chunks.update(zip(missing, made, strict=True))
-        return [chunks[name] for name in self._schema.names]
+                return self._as_own(name, rows.chunks[name])
+            if name in rows.numbers:
+                return self._counted(name, rows.numbers[name], rows.num_rows)
+            value = rows.constants.get(name)
+            stored = None if value is None else _stored(pa.scalar(value, field.type))
+            return _one_value(stored, rows.num_rows, self._elements[name])
+
+        return [chunk(field) for field in self._schema]
 
     def _as_own(self, name: str, chunk: EncodedChunk) -> EncodedChunk:
         """The column as the part's schema says it, its physical type, length and repetition as they are."""
@@ -129,58 +119,59 @@ class OwnChunks:
         element |= {n: field for n, field in chunk.element.items() if n in (1, 2, 3)}
         return EncodedChunk(chunk.data, chunk.start, chunk.metadata, element)
 
-    def _make(self, wanted: Sequence[tuple[str, Any, int]]) -> list[EncodedChunk]:
+    def _counted(self, name: str, first: int, rows: int) -> EncodedChunk:
+        """A column that counts rows."""
         import pyarrow as pa
 
-        arrays, numbers = [], []
-        for name, value, rows in wanted:
-            if isinstance(value, range):
-                numbers.append(name)
-                arrays.append(pa.arange(value.start, value.stop))
-            else:
-                arrays.append(pa.repeat(pa.scalar(value, self._schema.field(name).type), rows))
-        names = [name for name, _, _ in wanted]
-        footer, content = _written(pa.Table.from_arrays(arrays, names=names), numbers)
-        made = []
-        for name, column in zip(names, footer[4][1][1][0][1][1][1], strict=True):
-            metadata = column[3][1]
-            start = metadata[11][1] if 11 in metadata else metadata[9][1]
-            data = content[start : start + metadata[7][1]]
-            made.append(EncodedChunk(data, start, metadata, self._elements[name]))
+        made = self._made.get((name, first, rows))
+        if made is None:
+            footer, content = _written(pa.table({name: pa.arange(first, first + rows)}), [name])
+            metadata = footer[4][1][1][0][1][1][1][0][3][1]
+            start = metadata[9][1]
+            made = EncodedChunk(content[start : start + metadata[7][1]], start, metadata, self._elements[name])
+            if len(self._made) > MADE_CHUNKS:
+                self._made.clear()
+            self._made[name, first, rows] = made
         return made
 
 
-def _one_text(value: str, rows: int, element: Struct) -> EncodedChunk:
-    """A column that holds one text in every row: a dictionary of it, and one run that points to it."""
-    text = value.encode()
-    entry = len(text).to_bytes(4, "little") + text
+def _stored(value: pa.Scalar) -> bytes:
+    """A text, integer or timestamp as Parquet's statistics hold it."""
+    import pyarrow.types as types
+
+    return value.as_py().encode() if types.is_string(value.type) else struct.pack("<q", value.cast("int64").as_py())
+
+
+def _one_value(value: bytes | None, rows: int, element: Struct) -> EncodedChunk:
+    """A column that holds one value in every row, or NULL: a dictionary of it, and one run that points to it."""
     run = varint(rows << 1)
-    levels = run + b"\1"
-    places = len(levels).to_bytes(4, "little") + levels + b"\1" + run + b"\0"  # places of one bit
-    pages = [
-        encode({1: (I32, 2), **_sizes(entry), 7: (STRUCT, {1: (I32, 1), 2: (I32, PLAIN)})}) + entry,
-        encode(
-            {
-                1: (I32, 0),
-                **_sizes(places),
-                5: (STRUCT, {1: (I32, rows), 2: (I32, RLE_DICTIONARY), 3: (I32, RLE), 4: (I32, RLE)}),
-            }
-        )
-        + places,
-    ]
-    size = len(pages[0]) + len(pages[1])
+    levels = run + (b"\0" if value is None else b"\1")
+    body = len(levels).to_bytes(4, "little") + levels
+    pages, start = [], len(MAGIC)
+    statistics: Struct = {3: (I64, rows if value is None else 0)}
+    if value is not None:
+        body += b"\1" + run + b"\0"  # places of one bit
+        entry = len(value).to_bytes(4, "little") + value if element[1][1] == BYTE_ARRAY else value
+        pages.append(encode({1: (I32, 2), **_sizes(entry), 7: (STRUCT, {1: (I32, 1), 2: (I32, PLAIN)})}) + entry)
+        start += len(pages[0])
+        statistics |= {5: (BINARY, value), 6: (BINARY, value)}
+    encoding = PLAIN if value is None else RLE_DICTIONARY
+    page: Struct = {1: (I32, rows), 2: (I32, encoding), 3: (I32, RLE), 4: (I32, RLE)}
+    pages.append(encode({1: (I32, 0), **_sizes(body), 5: (STRUCT, page)}) + body)
+    data = b"".join(pages)
     metadata: Struct = {
-        1: (I32, 6),
+        1: element[1],
         2: (LIST, (I32, [PLAIN, RLE, RLE_DICTIONARY])),
         4: (I32, 0),
         5: (I64, rows),
-        6: (I64, size),
-        7: (I64, size),
-        9: (I64, len(MAGIC) + len(pages[0])),
-        11: (I64, len(MAGIC)),
-        12: (STRUCT, {3: (I64, 0), 5: (BINARY, text), 6: (BINARY, text)}),
+        6: (I64, len(data)),
+        7: (I64, len(data)),
+        9: (I64, start),
+        12: (STRUCT, statistics),
     }
-    return EncodedChunk(memoryview(b"".join(pages)), len(MAGIC), metadata, element)
+    if value is not None:
+        metadata[11] = (I64, len(MAGIC))
+    return EncodedChunk(memoryview(data), len(MAGIC), metadata, element)
 
 
 def _sizes(body: bytes) -> Struct:
@@ -199,7 +190,7 @@ def _written(table: pa.Table, numbers: Sequence[str]) -> tuple[Struct, memoryvie
         row_group_size=max(1, table.num_rows),
         compression="snappy",
         store_schema=False,
-        use_dictionary=[name for name in table.schema.names if name not in numbers],  # type: ignore[arg-type]
+        use_dictionary=False,
         # steps of one take no space, and every reader of Delta has it: Spark since 3.3
         column_encoding={name: "DELTA_BINARY_PACKED" for name in numbers},
     )

@@ -114,7 +114,8 @@ class PostgresRead(TableRead):
         self._plan: WindowPlan | None = None
         self._snapshot_position = position
         self._cursor: CursorWindow | None = None
-        self._side_by_side = self._cuts = True
+        self._side_by_side = self._cuts = self._whole = True
+        self._counted: int | None = None
         self._rows = self._unfit = 0
         self._reading: list[Iterator[Any]] = []
 
@@ -154,6 +155,7 @@ class PostgresRead(TableRead):
             new = new_rows(self._opened, self._connector.name, self._table, self._oid, plan.previous)
             self._where = sql.SQL("{} AND {}").format(self._wanted, new) if self._table.row_filter else new
             self._pieces = [Piece(self._name, self._where)]
+            self._whole = False
         if plan.cursor:
             kind = self._connector.cursor_kind(self._table, plan.cursor)
             index = self.schema.get_field_index(plan.cursor)
@@ -259,28 +261,23 @@ class PostgresRead(TableRead):
         reader, pieces = fast
         decimals = {i for i, c in enumerate(self._columns) if c.arrow_type.startswith("decimal") and c.rule == "typed"}
         zeros: dict[int, set[int]] = {}
-        asked: dict[int, set[int]] = {}
         for found in self._held(reader.rows()):
             rows = found.rows
+            known = zeros.setdefault(found.query, set())
             if isinstance(rows, EncodedRows):
                 if beyond_years(rows, self._columns):
                     raise CarefulReadNeeded
-                known = asked.setdefault(found.query, set())
-                new = {i for i in decimals - known if may_hold_zero(rows, self._columns[i])}
-                if new and self._holds_nan(new, pieces[found.query]):  # while the readers go on
-                    raise CarefulReadNeeded
-                known |= new
+                known |= {i for i in decimals - known if may_hold_zero(rows, self._columns[i])}
             else:
                 if needs_care(rows):
                     raise CarefulReadNeeded
-                known = zeros.setdefault(found.query, set())
                 known |= zero_columns(rows, decimals - known)
                 rows = pa.RecordBatch.from_arrays(
                     [*rows.columns, pa.nulls(rows.num_rows, pa.string())], schema=self.schema
                 )
             self._saw(rows.num_rows, found.watched)
             yield rows
-        if any(self._holds_nan(columns, pieces[query]) for query, columns in zeros.items() if columns):
+        if self._hold_nan([(pieces[query], columns) for query, columns in zeros.items() if columns]):
             raise CarefulReadNeeded
         self._close_window()
 
@@ -289,11 +286,23 @@ class PostgresRead(TableRead):
         if self._cursor and cursors is not None:
             self._cursor.see(cursors)
 
-    def _holds_nan(self, indexes: Iterable[int], piece: Piece) -> bool:
+    def _hold_nan(self, zeros: Sequence[tuple[Piece, set[int]]]) -> bool:
+        """Whether NaN is among what was read as zeros of these columns. A whole table is counted in the same scan."""
         from psycopg import sql
 
-        columns = [sql.Identifier(self._columns[i].name) for i in sorted(indexes)]
-        return self._any([sql.SQL("{} = 'NaN'").format(column) for column in columns], [piece])
+        def nan(indexes: Iterable[int]) -> list[sql.Composable]:
+            names = [sql.Identifier(self._columns[i].name) for i in sorted(indexes)]
+            return [sql.SQL("{} = 'NaN'").format(name) for name in names]
+
+        if not zeros or not self._whole:
+            return any(self._any(nan(columns), [piece]) for piece, columns in zeros)
+        query = sql.SQL("SELECT count(*), count(*) FILTER (WHERE {}) FROM {} WHERE {}").format(
+            sql.SQL(" OR ").join(nan(set().union(*(columns for _, columns in zeros)))), self._relation, self._wanted
+        )
+        row = self._opened.execute(query).fetchone()
+        assert row is not None
+        self._counted = row[0]
+        return row[1] > 0
 
     def needs_care(self) -> bool:
         """Ask the server whether a value of the window fits no column type; takes a scan of the table."""
@@ -374,7 +383,7 @@ class PostgresRead(TableRead):
         read.fix_window(self._plan)
         read.use_fast(side_by_side=False)
         read._reading = self._reading
-        read._pieces = pieces(chunk, read._where)
+        read._pieces, read._whole = pieces(chunk, read._where), False
         return read
 
     def remaining(self, done: Sequence[ChunkRead]) -> list[Chunk]:
@@ -413,6 +422,8 @@ class PostgresRead(TableRead):
     def source_rows(self) -> int:
         from psycopg import sql
 
+        if self._counted is not None:
+            return self._counted
         query = sql.SQL("SELECT count(*) FROM {} WHERE {}").format(self._relation, self._wanted)
         row = self._opened.execute(query).fetchone()
         return int(row[0]) if row else 0

@@ -26,6 +26,8 @@ PAGES_A_QUERY = 4_096
 """About one row group."""
 FIRST_PAGES = 256
 """A connection's first query is short: how fast its rows come decides how the others are read."""
+LAST_PART = 4
+"""The last queries are so many times shorter, so that all connections are busy to the end."""
 PAGE_RANGE_SCANS = 140_000  # server versions from 14 on read a range of pages without the rest
 _BLOCK = "SELECT current_setting('block_size')::bigint"
 _LEAVES = """
@@ -126,26 +128,29 @@ class PageRanges:
         return sum(piece.size for piece in self.pieces)
 
 
-def cut(connection: psycopg.Connection[Any], table: SourceTable, whole: Sequence[Piece], firsts: int) -> PageRanges:
-    """Cut pieces into ranges of at most ``PAGES_A_QUERY`` pages that connections of one snapshot read side by side.
-
-    ``firsts``: how many of them are short ones, ``FIRST_PAGES``, which come first.
-    """
+def cut(connection: psycopg.Connection[Any], table: SourceTable, whole: Sequence[Piece], readers: int) -> PageRanges:
+    """Cut pieces into ranges of about ``PAGES_A_QUERY`` pages that ``readers`` connections of one snapshot read."""
     if table.kind not in ("table", "partitioned"):
         return PageRanges(whole)
     leaves = {leaf.name: leaf for leaf in _leaves(connection, table, secured=table.kind == "table")}
     if not all(piece.name in leaves for piece in whole):
         return PageRanges(whole)
     (block,) = connection.execute(_BLOCK).fetchone() or (PAGE_BYTES,)
+    pasts = [piece.end or max(piece.first + 1, -(-leaves[piece.name].size // block)) for piece in whole]
+    left = sum(past - piece.first for piece, past in zip(whole, pasts, strict=True))
+    last = max(1, PAGES_A_QUERY // LAST_PART)
     cuts: list[Piece] = []
-    for piece in whole:
-        past = piece.end or max(piece.first + 1, -(-leaves[piece.name].size // block))
+    for piece, past in zip(whole, pasts, strict=True):
         first = piece.first
         while first < past:
-            end = first + (FIRST_PAGES if len(cuts) < firsts else PAGES_A_QUERY)
-            if past - end < PAGES_A_QUERY // 4:
+            pages = FIRST_PAGES if len(cuts) < readers else PAGES_A_QUERY
+            if 1 < readers <= len(cuts) and left <= readers * PAGES_A_QUERY:
+                pages = last
+            end = first + pages
+            if past - end < last:
                 end = past  # no small rest
             cuts.append(replace(piece, first=first, end=end if end < past else piece.end, size=(end - first) * block))
+            left -= end - first
             first = end
     small = all(leaves[piece.name].aside * 4 <= leaves[piece.name].size for piece in whole)
     return PageRanges(cuts, small)

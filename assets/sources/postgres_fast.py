@@ -37,6 +37,8 @@ PACKAGE = "duckdb-extension-postgres"
 MEMORY_LIMIT, ENCODING_MEMORY_LIMIT = "64MB", "256MB"
 WAITING_BATCHES = 2
 GROUP_BYTES = 12 << 20
+DICTIONARY_VALUES = 5_000
+"""A column that has more in a row group is written plain. DuckDB hashes values until it knows, else a fifth of them."""
 SECONDS_A_FILE = 10
 """No progress is seen while a file is written. Where one would take longer, its rows are taken as they come."""
 LEAST_BYTES, LEAST_PART = 2 << 20, 1 / 16
@@ -272,7 +274,8 @@ class FastReader:
         try:
             database.execute(
                 f"COPY ({self._selected(number)}) TO {_literal(str(file))} (FORMAT parquet, COMPRESSION snappy, "
-                f"ROW_GROUP_SIZE 1000000, ROW_GROUP_SIZE_BYTES {GROUP_BYTES}, WRITE_BLOOM_FILTER false)"
+                f"ROW_GROUP_SIZE 1000000, ROW_GROUP_SIZE_BYTES {GROUP_BYTES}, WRITE_BLOOM_FILTER false, "
+                f"DICTIONARY_SIZE_LIMIT {DICTIONARY_VALUES})"
             )
         except duckdb.IOException as error:
             if str(file) in str(error):  # not the source's connection

@@ -5,7 +5,7 @@ DuckDB's statistics are exact for numbers, dates and times, and count NULLs.
 
 from __future__ import annotations
 
-import os
+import mmap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -22,23 +22,19 @@ FIXED_LENGTH = 7
 
 
 def written_groups(file: BinaryIO, columns: Sequence[Column]) -> Iterator[EncodedRows]:
-    """The row groups of a file whose columns are ``columns``, in this order; one in memory at a time."""
-    file.seek(-8, os.SEEK_END)
-    length = int.from_bytes(file.read(4), "little")
-    file.seek(-8 - length, os.SEEK_END)
-    footer, _ = decode(file.read(length))
+    """The row groups of a file whose columns are ``columns``, in this order: views of the file, which may be closed."""
+    content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    length = int.from_bytes(content[-8:-4], "little")
+    footer, _ = decode(content[-8 - length : -8])
     elements = footer[2][1][1][1:]
     for group in footer[4][1][1]:
         rows = group[3][1]
         found = [chunk[3][1] for chunk in group[1][1][1]]
         spans = [chunk_span(metadata) for metadata in found]
-        start = min(first for first, _ in spans)
-        file.seek(start)
-        data = memoryview(file.read(max(past for _, past in spans) - start))
         chunks: dict[str, EncodedChunk] = {}
         nbytes = 0
         for column, element, metadata, (first, past) in zip(columns, elements, found, spans, strict=True):
-            chunks[column.name] = EncodedChunk(data[first - start : past - start], first, metadata, element)
+            chunks[column.name] = EncodedChunk(content[first:past], first, metadata, element)
             nbytes += decoded_bytes(arrow_type(column.arrow_type), metadata, rows)
         yield EncodedRows(rows, nbytes, chunks, created_by=footer[6][1])
 

@@ -110,6 +110,7 @@ def test_every_value_is_stored_as_the_careful_reader_has_it(
         high = read.high
         careful = pa.Table.from_batches(list(read.careful_batches()), read.schema)
         assert read.high == high == "2026-01-01 01:06:40+00"
+        assert read.source_rows() == ROWS
     assert encoded > ROWS // 2
     assert rows_of(found) == rows_of(careful)
     assert not list((tmp_path / "scratch").iterdir())
@@ -142,8 +143,10 @@ def test_a_value_that_fits_no_column_sends_the_table_to_the_careful_reader(
 ) -> None:
     connector, connection = wide
     connection.execute(f"UPDATE wide SET {change} WHERE id = 3000")  # its new version lies on the last page
-    with opened(connector) as read, pytest.raises(CarefulReadNeeded):
-        stored(read, tmp_path)
+    with opened(connector) as read:
+        with pytest.raises(CarefulReadNeeded):
+            stored(read, tmp_path)
+        assert read.source_rows() == ROWS
 
 
 def test_rows_come_as_batches_where_encoding_has_too_little_memory(
