@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from psycopg import sql
 
+    from assets.sources.postgres_count import ConcurrentCount
     from assets.sources.postgres_fast import FastReader
     from assets.sources.postgres_snapshot import SnapshotPosition
 
@@ -46,6 +47,7 @@ ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO headrace;  -
 _Rows = TypeVar("_Rows")
 FAST_FROM_BYTES = 2 << 20
 """Smaller tables are read as text on the connection that is open: the scanner's own start takes longer than that."""
+COUNT_MEANWHILE_FROM_BYTES = 64 << 20
 WINDOW_FAST_FROM_BYTES = 32 << 20
 """Smaller windows that an index finds are read likewise: the scanner needs a second look, for NaN."""
 
@@ -116,6 +118,7 @@ class PostgresRead(TableRead):
         self._cursor: CursorWindow | None = None
         self._side_by_side = self._cuts = self._whole = True
         self._counted: int | None = None
+        self._counting: ConcurrentCount | None = None
         self._rows = self._unfit = 0
         self._reading: list[Iterator[Any]] = []
 
@@ -132,6 +135,8 @@ class PostgresRead(TableRead):
         """End what is being read: until then the connection takes no other statement."""
         while self._reading:
             self._reading.pop().close()  # type: ignore[attr-defined]
+        if self._counting is not None:
+            self._counting.close()
 
     @staticmethod
     def _select(columns: Iterable[sql.Composable], piece: Piece) -> sql.Composed:
@@ -356,7 +361,7 @@ class PostgresRead(TableRead):
 
         from assets.sources.postgres_estimate import window_estimate
 
-        more = [sql.SQL("SELECT count(*) FROM {} WHERE {}").format(self._relation, self._wanted)]
+        more = [self._count]
         if keys:
             items = sql.SQL(", ").join(sql.Identifier(name) for name in plan.key)
             more.append(sql.SQL("SELECT {} FROM {} WHERE {}").format(items, self._relation, self._wanted))
@@ -419,14 +424,29 @@ class PostgresRead(TableRead):
 
     key: tuple[str, ...] = ()
 
-    def source_rows(self) -> int:
+    def count_meanwhile(self) -> None:
+        """Have a large table counted while a window of it is read: the one takes as long as the other, or longer."""
+        from assets.sources.postgres_count import ConcurrentCount
+        from assets.sources.postgres_snapshot import shared_snapshot
+
+        config = self._connector.config
+        if config.readers > 1 and (self._table.estimated_bytes or 0) >= COUNT_MEANWHILE_FROM_BYTES:
+            shared = shared_snapshot(self._opened, self._snapshot_position, self._oid)
+            self._counting = ConcurrentCount(self._connector.name, config, shared, self._count)
+
+    @property
+    def _count(self) -> sql.Composed:
         from psycopg import sql
 
-        if self._counted is not None:
-            return self._counted
-        query = sql.SQL("SELECT count(*) FROM {} WHERE {}").format(self._relation, self._wanted)
-        row = self._opened.execute(query).fetchone()
-        return int(row[0]) if row else 0
+        return sql.SQL("SELECT count(*) FROM {} WHERE {}").format(self._relation, self._wanted)
+
+    def source_rows(self) -> int:
+        if self._counted is None and self._counting is not None:
+            self._counted = self._counting.rows()
+        if self._counted is None:
+            row = self._opened.execute(self._count).fetchone()
+            self._counted = int(row[0]) if row else 0
+        return self._counted
 
     @property
     def future_rows(self) -> int:
@@ -543,6 +563,8 @@ class PostgresConnector(Connector):
                     )
             read.fix_window(plan)
             read.use_fast()
+            if plan.mode == "incremental" and not plan.backfill:
+                read.count_meanwhile()
             yield read
 
     def open_read(self, plan: WindowPlan) -> AbstractContextManager[TableRead]:
