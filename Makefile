@@ -39,7 +39,7 @@ up: install
 lint: install
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
-	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(VENV)/bin/pyright
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(VENV)/bin/pyright --threads 2
 
 # Debian packages that only the tests need; nothing to do where the programs are there.
 define debian_package

@@ -46,7 +46,7 @@ class SqlBusyError(ConflictError):
     retryable_by_default = True
 
 
-def ask(headrace: Headrace, sql: str, *, max_rows: int = DEFAULT_ROWS, max_seconds: float = MAX_SECONDS) -> QueryResult:
+def ask(headrace: Headrace, sql: str, *, max_rows: int = DEFAULT_ROWS) -> QueryResult:
     """Run one SELECT over the tables of Silver.
 
     Raises:
@@ -66,13 +66,13 @@ def ask(headrace: Headrace, sql: str, *, max_rows: int = DEFAULT_ROWS, max_secon
         "sql": sql,
         "tables": {name: known[name].model_dump() for name in named},
         "max_rows": max(1, min(max_rows, MAX_ROWS)),
-        "max_seconds": max_seconds,
+        "max_seconds": MAX_SECONDS,
         "max_scratch_bytes": MAX_SCRATCH_BYTES,
     }
     if not _slots.acquire(blocking=False):
         raise SqlBusyError("other queries run already.", remedy="Try again when they have ended.")
     try:
-        answer = _in_a_process(work, max_seconds)
+        answer = _in_a_process(work)
     finally:
         _slots.release()
     if "error" in answer:
@@ -111,7 +111,7 @@ def _lakehouse_settings(headrace: Headrace) -> dict[str, Any]:
     }
 
 
-def _in_a_process(work: dict[str, Any], max_seconds: float) -> dict[str, Any]:
+def _in_a_process(work: dict[str, Any]) -> dict[str, Any]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
     with tempfile.TemporaryFile() as answered:
         process = subprocess.Popen(
@@ -126,7 +126,7 @@ def _in_a_process(work: dict[str, Any], max_seconds: float) -> dict[str, Any]:
             assert process.stdin is not None
             with contextlib.suppress(BrokenPipeError), process.stdin as asked:
                 asked.write(json.dumps(work).encode())
-            _watch(process, time.monotonic() + START_SECONDS + max_seconds)
+            _watch(process, time.monotonic() + START_SECONDS + MAX_SECONDS)
         finally:
             process.kill()
             process.wait()

@@ -73,14 +73,15 @@ def read_snapshot(storage: Storage, folder: str, count_column: str) -> Snapshot 
     features = frozenset(protocol.writer_features or ())
     logged = active_files(storage, folder, table.version()) if MASKS in features else None
     actions = pa.table(table.get_add_actions(flatten=True))
-    bounded = [n.removeprefix("min.") for n in actions.column_names if n.startswith("min.") and _is_integer(actions, n)]
+    told = set(actions.column_names)  # asked for, a table makes the list anew each time
+    bounded = [n.removeprefix("min.") for n in told if n.startswith("min.") and _is_integer(actions, n)]
     wanted = ["path", "size_bytes", "num_records", f"null_count.{count_column}"]
     wanted += [f"{side}.{name}" for side in ("min", "max") for name in bounded]
     schema = pa.schema(table.schema().to_arrow())
-    counted = f"null_count.{count_column}" in actions.column_names or count_column not in schema.names
+    counted = f"null_count.{count_column}" in told or count_column not in schema.names
     files = [
         _data_file(action, (logged or {}).get(action["path"], {}), count_column if counted else None, bounded)
-        for action in actions.select([n for n in wanted if n in actions.column_names]).to_pylist()
+        for action in actions.select([n for n in wanted if n in told]).to_pylist()
     ]
     if logged is not None and {file.path for file in files} != set(logged):
         raise LakehouseError("the log and delta-rs name different files", where=folder)

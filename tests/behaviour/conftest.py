@@ -57,6 +57,12 @@ def shop(engine: str, tmp_path: Path, postgres: EmbeddedPostgres, database: Call
     return Installation(tmp_path / "home", postgres, database())
 
 
+@pytest.fixture(autouse=True)
+def servers_that_start_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The supervisor waits longer after each death, which is much of the time of tests that kill a worker often."""
+    monkeypatch.setattr("orchestration.supervisor._LONGEST_PAUSE_SECONDS", 0.2)
+
+
 @pytest.fixture
 def crashing(
     engine: str,

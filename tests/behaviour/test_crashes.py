@@ -56,30 +56,29 @@ def assert_second(shop: Installation, result: TableResult) -> None:
     assert [run.status for run in shop.steps.catalog.table_runs("shop", TABLE)] == ["succeeded", "succeeded"]
 
 
-ALL = ",".join(f"{name}=kill" for name in WORKER_FAILPOINTS)
-
-
 def died_at(folder: Path) -> set[str]:
     return {path.name for path in (folder / "fired").iterdir()}
 
 
-def test_a_full_sync_that_dies_at_every_failpoint_in_turn_is_exact(
-    crashing: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+HALVES = (WORKER_FAILPOINTS[::2], WORKER_FAILPOINTS[1::2])
+
+
+@pytest.mark.parametrize(("at_first", "then"), [HALVES, pytest.param(*reversed(HALVES), marks=pytest.mark.slow)])
+def test_a_full_and_an_incremental_sync_that_die_at_failpoints_in_turn_are_exact(
+    crashing: Installation,
+    at_first: tuple[str, ...],
+    then: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("HEADRACE_FAILPOINTS", ALL)
+    monkeypatch.setenv("HEADRACE_FAILPOINTS", ",".join(f"{name}=kill" for name in at_first))
     assert_first(synced(crashing))
-    assert died_at(tmp_path) == set(WORKER_FAILPOINTS)
+    assert died_at(tmp_path) == set(at_first)
     assert_clean_and_equal(crashing)
-
-
-def test_an_incremental_sync_that_dies_at_every_failpoint_in_turn_is_exact(
-    crashing: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert_first(synced(crashing))
     change_source(crashing)
-    monkeypatch.setenv("HEADRACE_FAILPOINTS", ALL)
+    monkeypatch.setenv("HEADRACE_FAILPOINTS", ",".join(f"{name}=kill" for name in then))
     assert_second(crashing, synced(crashing, deletes="keys"))
-    assert died_at(tmp_path) == set(WORKER_FAILPOINTS)
+    assert died_at(tmp_path) == {*at_first, *then}
     assert_clean_and_equal(crashing)
 
 

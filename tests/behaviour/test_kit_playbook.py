@@ -164,7 +164,7 @@ ENDED = """
       long: {kind: function, function: take_long}
     playbook:
       - together:
-          - {step: slow, tool: long, with: {seconds: 30}, timeout: 1h}
+          - {step: slow, tool: long, with: {seconds: 8}, timeout: 1h}
           - {step: fails, tool: say, with: {text: "no"}, success: "output.text == 'yes'"}
 """
 

@@ -229,9 +229,8 @@ def write(shop: MysqlInstallation, connection: Any, chance: random.Random) -> No
             raise
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_random_schedules_end_equal_to_the_source(shop: MysqlInstallation, seed: int) -> None:
-    run_schedule(shop, seed)
+def test_a_random_schedule_ends_equal_to_the_source(shop: MysqlInstallation) -> None:
+    run_schedule(shop, 0)
 
 
 @pytest.mark.slow

@@ -66,8 +66,8 @@ def test_where_no_other_connection_is_to_be_had_the_reading_one_counts(
     connection.execute("CREATE ROLE one_at_a_time LOGIN PASSWORD 'a password of the tests' CONNECTION LIMIT 1")
     connection.execute("GRANT SELECT ON orders TO one_at_a_time")
     try:
-        login = {"user": "one_at_a_time", "password": "a password of the tests"}
-        limited = PostgresConnector("shop", PostgresConfig(**postgres.config(name) | login))
+        login: dict[str, Any] = {"user": "one_at_a_time", "password": "a password of the tests"}
+        limited = PostgresConnector("shop", PostgresConfig(**(postgres.config(name) | login)))
         with limited.open_read(plan) as read:
             list(read.batches())
             eventually(lambda: not threads())
