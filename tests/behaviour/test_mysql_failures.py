@@ -229,8 +229,9 @@ def write(shop: MysqlInstallation, connection: Any, chance: random.Random) -> No
             raise
 
 
-def test_a_random_schedule_ends_equal_to_the_source(shop: MysqlInstallation) -> None:
-    run_schedule(shop, 0)
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
+def test_random_schedules_end_equal_to_the_source(shop: MysqlInstallation, seed: int) -> None:
+    run_schedule(shop, seed)
 
 
 @pytest.mark.slow

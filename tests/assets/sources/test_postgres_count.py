@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from assets.sources.postgres import PostgresConnector
 from assets.sources.postgres_connection import PostgresConfig
 from assets.sync import WindowPlan
 from orchestration.embedded_postgres import EmbeddedPostgres
+from tests.polling import wait_until
 
 
 @pytest.fixture
@@ -39,13 +39,6 @@ def threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "postgres-count"]
 
 
-def eventually(condition: Callable[[], bool]) -> None:
-    last = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < last
-        time.sleep(0.02)
-
-
 def test_the_count_is_of_the_snapshot_that_is_read(shop: tuple[PostgresConnector, Any, str]) -> None:
     connector, connection, _ = shop
     plan = second_window(connector)
@@ -53,7 +46,7 @@ def test_the_count_is_of_the_snapshot_that_is_read(shop: tuple[PostgresConnector
     with connector.open_read(plan) as read:
         connection.execute("DELETE FROM orders WHERE id <= 500")
         assert [b.column("id").to_pylist() for b in read.batches()] == [[2000]]
-        eventually(lambda: not threads())  # nobody asked yet
+        wait_until(lambda: not threads())  # nobody asked yet
         assert read.source_rows() == 1001
     assert not threads()
 
@@ -70,7 +63,7 @@ def test_where_no_other_connection_is_to_be_had_the_reading_one_counts(
         limited = PostgresConnector("shop", PostgresConfig(**(postgres.config(name) | login)))
         with limited.open_read(plan) as read:
             list(read.batches())
-            eventually(lambda: not threads())
+            wait_until(lambda: not threads())
             assert read.source_rows() == 1000
     finally:
         connection.execute("DROP OWNED BY one_at_a_time; DROP ROLE one_at_a_time")
@@ -87,10 +80,10 @@ def test_a_read_that_ends_early_ends_its_count(
         list(read.batches())
         waiter = threading.Thread(target=lambda: locker.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE"))
         waiter.start()  # behind the read; and the count waits behind it
-        eventually(lambda: connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()[0] == 1)
+        wait_until(lambda: connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()[0] == 1)
         monkeypatch.setattr("assets.sources.postgres.COUNT_MEANWHILE_FROM_BYTES", 0)
         read.count_meanwhile()  # pyright: ignore[reportAttributeAccessIssue]
-        eventually(lambda: connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()[0] == 2)
+        wait_until(lambda: connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()[0] == 2)
         raise RuntimeError
     assert not threads()
     waiter.join(20)
