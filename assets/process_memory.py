@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 
 _ARENA_MAX = -8  # mallopt's M_ARENA_MAX
 
@@ -14,7 +15,12 @@ def _libc() -> ctypes.CDLL | None:
 
 
 def limit_arenas() -> None:
-    """Two malloc arenas instead of eight a core: each one holds on to what its busiest moment took."""
+    """Two malloc arenas instead of eight a core: each one holds on to what its busiest moment took.
+
+    To be called before pyarrow loads: Arrow then allocates there as well. Its own mimalloc keeps freed pages by thread,
+    after a few increments of 300,000 rows 150 MB at rest and 300 MB at the peak, which nothing gives back.
+    """
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     if libc := _libc():
         libc.mallopt(_ARENA_MAX, 2)
 
