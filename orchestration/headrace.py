@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from assets.catalog.records import ConnectorRecord, PipelineRecord, PipelineTable, RunRecord, TableRunRecord
+from assets.catalog.records import RunRecord, TableRunRecord
 from assets.errors import ConfigurationError, HeadraceError, NotFoundError
 from assets.settings import Settings
 from assets.sync import (
@@ -24,39 +22,34 @@ from assets.sync import (
     DriftPolicy,
     Overlap,
     RequestedMode,
-    SourceTable,
     TableSync,
     VerifyLevel,
     VerifyResult,
-    Watermark,
     WriteMode,
 )
 from orchestration.connector_logins import ConnectorLogins
+from orchestration.connectors import Connectors
 from orchestration.datasets import Datasets
 from orchestration.kits import Kits
 from orchestration.knowledge import Knowledge
 from orchestration.lakehouses import LakehouseAdministration
+from orchestration.pipelines import Pipelines
 from orchestration.reports import (
-    ConnectorTest,
+    PLANNED_RUN,
     DoctorReport,
     PlanReport,
+    Progress,
     StatusReport,
-    SyncProgress,
     SyncReport,
     TableInfo,
 )
 
 if TYPE_CHECKING:
-    from assets.catalog.listing import Page
     from assets.catalog.store import Catalog
     from assets.catalog.table_states import TableState
     from assets.lakehouse.interface import Lakehouse
     from orchestration.runs import Run
     from temporal_bridge.client import TemporalClient
-
-Progress = Callable[[SyncProgress], None]
-PLANNED_RUN = "planned-run"
-"""Stands in a plan for the run group."""
 
 
 class Headrace:
@@ -447,198 +440,3 @@ class Headrace:
         from orchestration.doctor import examine
 
         return examine(self.settings)
-
-
-class Connectors:
-    """The connectors of one installation."""
-
-    def __init__(self, headrace: Headrace) -> None:
-        self._headrace = headrace
-
-    @property
-    def _catalog(self) -> Catalog:
-        return self._headrace.catalog
-
-    def add(self, name: str, type: str, config: Mapping[str, Any], *, replace: bool = False) -> ConnectorRecord:
-        """Store a connector; secrets are encrypted, or kept as ``env:NAME`` and ``file:PATH`` references.
-
-        Raises:
-            ConfigurationError: name, type or config is wrong; the message names the field, never a value.
-            ConflictError: the name is taken and ``replace`` is not set.
-        """
-        return self._catalog.add_connector(name, type, config, replace=replace)
-
-    def update(
-        self, name: str, config: Mapping[str, Any], *, type: str | None = None, unchanged_since: datetime | None = None
-    ) -> ConnectorRecord:
-        """Replace a connector's config; a secret that it leaves out stays. Its status is ``pending`` then.
-
-        Args:
-            type: another type; its secrets have to be given.
-            unchanged_since: change it only where this is still its ``updated_at``.
-
-        Raises:
-            NotFoundError: there is none of that name.
-            ConfigurationError: the config is wrong.
-            ChangedError: somebody else changed it.
-        """
-        known = self._catalog.connector_record(name)
-        return self._catalog.add_connector(
-            name,
-            type or known.type,
-            config,
-            replace=True,
-            unchanged_since=unchanged_since or known.updated_at,
-            keep_secrets=True,
-        )
-
-    def list(self) -> list[ConnectorRecord]:
-        return self._catalog.connectors()
-
-    def page(self, **options: Any) -> Page[ConnectorRecord]:
-        """One page of the connectors. Options: `assets.catalog.listing.Listing.connector_page`."""
-        return self._catalog.connector_page(**options)
-
-    def show(self, name: str) -> ConnectorRecord:
-        """The connector, without its secrets.
-
-        Raises:
-            NotFoundError: there is none of that name.
-        """
-        return self._catalog.connector_record(name)
-
-    def test(self, name: str) -> ConnectorTest:
-        """Try each prerequisite of the source and store the outcome.
-
-        Raises:
-            NotFoundError: there is none of that name.
-            ConfigurationError: a secret cannot be resolved.
-        """
-        checks = self._catalog.connector(name).check()
-        record = self._catalog.record_test(name, checks)
-        return ConnectorTest(connector=name, ok=record.status == "active", checks=tuple(checks), record=record)
-
-    def test_config(self, type: str, config: Mapping[str, Any]) -> ConnectorTest:
-        """Try a config that is not stored.
-
-        Raises:
-            ConfigurationError: type or config is wrong.
-        """
-        checks = self._catalog.trial_connector(type, config).check()
-        return ConnectorTest(connector="", ok=all(check.ok for check in checks), checks=tuple(checks))
-
-    def discover(self, name: str, tables: Sequence[str] | None = None) -> Sequence[SourceTable]:
-        """The source's tables with columns, keys and possible cursors.
-
-        Raises:
-            NotFoundError: there is no such connector or table.
-            SourceUnreachableError, SourceAccessError: the source does not let them be listed.
-        """
-        return self._catalog.connector(name).discover(tables)
-
-    def followed(self, name: str) -> dict[str, Watermark]:
-        """The committed watermarks of the connector's tables that are followed in mode ``cdc``."""
-        from assets.change_capture import follows
-        from assets.lakehouse.interface import TableId
-
-        lakehouse = self._headrace._lakehouse()
-        names = [run.table for run in self._catalog.latest_table_runs(name)]
-        states = {table: lakehouse.state(TableId(layer="bronze", connector=name, table=table)) for table in names}
-        found = {table: state.watermark for table, state in states.items() if state is not None}
-        return {table: watermark for table, watermark in found.items() if watermark and follows(watermark)}
-
-    def remove(self, name: str, *, force: bool = False) -> None:
-        """Remove a connector, and what the source keeps for mode ``cdc``; its tables in the lakehouse stay.
-
-        Raises:
-            NotFoundError: there is none of that name.
-            ConflictError: pipelines use it and ``force`` is not set.
-            SourceUnreachableError, SourceAccessError: tables are followed and the source cannot be told so.
-        """
-        self._catalog.connector_record(name)
-        if (force or not self._catalog.pipelines(name)) and self.followed(name):
-            try:
-                self._catalog.connector(name).stop_changes()
-            except HeadraceError:
-                if not force:
-                    raise
-        self._catalog.remove_connector(name, force=force)
-
-
-class Pipelines:
-    """The pipelines of one installation."""
-
-    def __init__(self, headrace: Headrace) -> None:
-        self._headrace = headrace
-
-    @property
-    def _catalog(self) -> Catalog:
-        return self._headrace.catalog
-
-    def add(
-        self,
-        name: str,
-        connector: str,
-        tables: Sequence[str | PipelineTable | Mapping[str, Any]] = (),
-        **options: Any,
-    ) -> PipelineRecord:
-        """Store a pipeline. Options and errors: `assets.catalog.store.Catalog.add_pipeline`."""
-        return self._catalog.add_pipeline(name, connector, tables, **options)
-
-    def list(self, connector: str | None = None) -> list[PipelineRecord]:
-        return self._catalog.pipelines(connector)
-
-    def page(self, **options: Any) -> Page[PipelineRecord]:
-        """One page of the pipelines. Options: `assets.catalog.listing.Listing.pipeline_page`."""
-        return self._catalog.pipeline_page(**options)
-
-    def show(self, name: str) -> PipelineRecord:
-        """One pipeline.
-
-        Raises:
-            NotFoundError: there is none of that name.
-        """
-        return self._catalog.pipeline(name)
-
-    def run(self, name: str, *, wait: bool = True, progress: Progress | None = None) -> SyncReport:
-        """Sync the pipeline's tables now, paused or not. Raises what `Headrace.sync` raises."""
-        from orchestration.dataset_run import new_run_group
-
-        pipeline, run_group = self._catalog.pipeline(name), new_run_group()
-        works = self._works(pipeline, run_group)
-        return self._headrace._run(pipeline.connector, run_group, works, wait, progress, pipeline.overlap)
-
-    def plan(self, name: str) -> PlanReport:
-        """Say what a run would do now, table by table: see `Headrace.plan`."""
-        pipeline = self._catalog.pipeline(name)
-        return self._headrace._planned(pipeline.connector, self._works(pipeline, PLANNED_RUN))
-
-    def _works(self, pipeline: PipelineRecord, run_group: str) -> builtins.list[TableSync]:
-        named = [table.name for table in pipeline.tables]
-        tables = self._headrace._selected(pipeline.connector, None if pipeline.all_tables else named)
-        return [pipeline.table_sync(table, run_group) for table in dict.fromkeys([*tables, *named])]
-
-    def pause(self, name: str) -> PipelineRecord:
-        """Stop the schedule; runs by hand stay possible."""
-        return self._catalog.set_pipeline_active(name, False)
-
-    def resume(self, name: str) -> PipelineRecord:
-        return self._catalog.set_pipeline_active(name, True)
-
-    def runs(self, name: str, limit: int = 20) -> Sequence[RunRecord]:
-        """The latest runs of the pipeline with their tables, newest first.
-
-        Raises:
-            NotFoundError: there is no such pipeline.
-        """
-        self._catalog.pipeline(name)
-        self._headrace.reconcile()
-        return self._catalog.runs(pipeline=name, limit=limit)
-
-    def remove(self, name: str) -> None:
-        """Remove a pipeline; tables and history stay.
-
-        Raises:
-            NotFoundError: there is none of that name.
-        """
-        self._catalog.remove_pipeline(name)

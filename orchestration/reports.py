@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,11 @@ class SyncProgress(Model):
     done: int
     total: int
     lines: tuple[str, ...] = ()
+
+
+Progress = Callable[[SyncProgress], None]
+PLANNED_RUN = "planned-run"
+"""Stands in a plan for the run group."""
 
 
 class VerifyReport(Model):
@@ -167,10 +172,12 @@ class DoctorReport(Model):
 
 
 __all__ = [
+    "PLANNED_RUN",
     "ConnectorTest",
     "Discovery",
     "DoctorReport",
     "PlanReport",
+    "Progress",
     "StatusReport",
     "SyncProgress",
     "SyncReport",

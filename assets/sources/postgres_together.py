@@ -8,8 +8,9 @@ from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from assets.errors import NotFoundError
-from assets.sources.postgres import PostgresConnector, PostgresRead
+from assets.sources.postgres import PostgresConnector
 from assets.sources.postgres_connection import explain
+from assets.sources.postgres_read import PostgresRead
 from assets.sources.postgres_snapshot import WRAPAROUND, age_of, among, not_seen, open_snapshot
 from assets.sync import SourceTable, WindowPlan
 

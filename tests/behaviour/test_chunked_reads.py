@@ -27,7 +27,7 @@ def big(
     tmp_path: Path, postgres: EmbeddedPostgres, database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> Installation:
     """A table of about 6 MiB that is read in chunks of 1 MiB, each in batches first and in whole row groups then."""
-    monkeypatch.setattr("assets.sources.postgres.FAST_FROM_BYTES", 0)
+    monkeypatch.setattr("assets.sources.postgres_read.FAST_FROM_BYTES", 0)
     monkeypatch.setattr("assets.sources.postgres_chunks.FIRST_PAGES", 8)
     monkeypatch.setattr("assets.sources.postgres_chunks.PAGES_A_QUERY", 32)
     monkeypatch.setattr("assets.sources.postgres_fast.LEAST_BYTES", 1)

@@ -177,7 +177,7 @@ def shop(
     tmp_path: Path, postgres: EmbeddedPostgres, database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> Installation:
     """On the local engine, with the fast reader for small tables too: this is about the source."""
-    monkeypatch.setattr("assets.sources.postgres.FAST_FROM_BYTES", 0)
+    monkeypatch.setattr("assets.sources.postgres_read.FAST_FROM_BYTES", 0)
     return Installation(tmp_path / "home", postgres, database())
 
 

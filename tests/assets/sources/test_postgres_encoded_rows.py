@@ -66,7 +66,7 @@ FROM generate_series(1, ROWS) i
 def wide(
     postgres: EmbeddedPostgres, database: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[PostgresConnector, Any]:
-    monkeypatch.setattr("assets.sources.postgres.FAST_FROM_BYTES", 0)
+    monkeypatch.setattr("assets.sources.postgres_read.FAST_FROM_BYTES", 0)
     monkeypatch.setattr("assets.sources.postgres_chunks.PAGES_A_QUERY", 30)
     monkeypatch.setattr("assets.sources.postgres_chunks.FIRST_PAGES", 2)
     monkeypatch.setattr("assets.sources.postgres_chunks.PARALLEL_BYTES", 1)

@@ -20,7 +20,7 @@ from orchestration.embedded_postgres import EmbeddedPostgres
 
 @pytest.fixture(autouse=True)
 def fast_reader_for_small_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("assets.sources.postgres.FAST_FROM_BYTES", 0)
+    monkeypatch.setattr("assets.sources.postgres_read.FAST_FROM_BYTES", 0)
 
 
 @pytest.fixture

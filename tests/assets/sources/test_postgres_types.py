@@ -103,7 +103,7 @@ def read_table(connector: PostgresConnector, careful: bool) -> tuple[list[dict[s
 
 @pytest.fixture(autouse=True)
 def fast_reader_for_small_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("assets.sources.postgres.FAST_FROM_BYTES", 0)
+    monkeypatch.setattr("assets.sources.postgres_read.FAST_FROM_BYTES", 0)
 
 
 @pytest.fixture
