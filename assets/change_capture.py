@@ -16,6 +16,7 @@ from assets.errors import HeadraceError, UnsupportedTableError, WatermarkError
 from assets.failpoints import failpoint
 from assets.key_values import require_told_apart
 from assets.lakehouse.interface import TableId, TableState
+from assets.part_staging import PartStaging, Progress
 from assets.sync import STREAM, Manifest, Part, SourceTable, TableSync, Watermark, WindowPlan
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from assets.steps import SyncSteps
     from assets.table_shape import ShapeDecision
 
-Progress = Callable[[int, int], None]
 _log = logging.getLogger(__name__)
 
 
@@ -135,16 +135,15 @@ def extract_changes(steps: SyncSteps, work: TableSync, plan: WindowPlan, attempt
             scratch=scratch,
             where=where,
         ) as staging:
-            parts = _write(
-                steps, work, attempt, "changes", rows, _complete(read, staging, plan, where), counted, progress
-            )
+            writing = PartStaging(steps.lakehouse, work, attempt, progress)
+            parts = _write(writing, "changes", rows, _complete(read, staging, plan, where), counted, progress)
 
             def staged(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
                 return steps.lakehouse.read_parts(parts, columns)
 
-            parts += _write(steps, work, attempt, "filled", rows, staging.filled(staged), counted, progress)
+            parts += _write(writing, "filled", rows, staging.filled(staged), counted, progress)
             gone = staging.truncated(read.truncates, staged)
-            parts += _write(steps, work, attempt, "truncated", rows, gone, counted, progress)
+            parts += _write(writing, "truncated", rows, gone, counted, progress)
         return Manifest(
             connector=work.connector,
             table=work.table,
@@ -181,9 +180,7 @@ def _complete(
 
 
 def _write(
-    steps: SyncSteps,
-    work: TableSync,
-    attempt: int,
+    writing: PartStaging,
     stream: str,
     rows: BronzeRows,
     batches: Iterator[pa.RecordBatch | None],
@@ -194,9 +191,7 @@ def _write(
 
     pc = arrow_compute()
     place = len(rows.schema) - 2  # the operation
-    with steps.lakehouse.part_writer(
-        work.connector, work.table, work.run_group, attempt, stream, rows.schema
-    ) as writer:
+    with writing.writer(stream, rows.schema) as writer:
         for batch in batches:
             if batch is not None and batch.num_rows:
                 writer.write(batch)

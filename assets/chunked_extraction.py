@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from assets.bronze import BronzeRows
 from assets.failpoints import failpoint
+from assets.part_staging import PartStaging, Progress
 from assets.snapshot_keeper import SnapshotKeeper
 from assets.sources.interface import CarefulReadNeeded, TableRead
 from assets.sync import Chunk, ChunkedRead, ChunkRead, Model, TableSync, WindowPlan
@@ -20,7 +21,6 @@ from assets.sync import Chunk, ChunkedRead, ChunkRead, Model, TableSync, WindowP
 if TYPE_CHECKING:
     from assets.steps import SyncSteps
 
-Progress = Callable[[int, int], None]
 IDLE_SECONDS = 900
 
 
@@ -126,12 +126,12 @@ class ChunkedExtraction:
         state = dict(read.state)
         part = read.of_chunk(chunk)
         rows = BronzeRows(part.schema, noted.plan.tag, part.position)
+        staging = PartStaging(self._lakehouse, self._work, attempt, progress)
         try:
             found = part.encoded_batches() if self._lakehouse.stores_encoded_rows else part.batches()
-            parts, size = self._steps.stage(self._work, rows, found, attempt, progress, f"chunk-{stream}")
+            parts, size = staging.stage(rows, found, f"chunk-{stream}")
         except CarefulReadNeeded:
-            careful = part.careful_batches()
-            parts, size = self._steps.stage(self._work, rows, careful, attempt, progress, f"chunk-{stream}")
+            parts, size = staging.stage(rows, part.careful_batches(), f"chunk-{stream}")
         failpoint("before_chunk_note")
         return ChunkRead(
             chunk=chunk,

@@ -17,14 +17,13 @@ from assets.lakehouse.data_files import BATCH_ROWS, fit
 from assets.lakehouse.interface import DELETED_AT, LOADED_AT, OP, POSITION, RUN, Lakehouse, TableId
 from assets.naming import METADATA_PREFIX, column_names
 from assets.net_changes import NetChanges
+from assets.part_staging import Progress
 from assets.silver_history import IS_CURRENT, VALID_FROM, VALID_TO, VersionChanges, history_schema
 from assets.sources.interface import UNFIT_COLUMN
 from assets.sync import STREAM, CommitInfo, Manifest, Part, TableShape
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-Progress = Callable[[int, int], None]
 
 
 def silver_names(source_columns: Sequence[str]) -> dict[str, str]:

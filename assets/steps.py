@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,21 +12,19 @@ from assets.change_capture import acknowledge, extract_changes, stop_following
 from assets.chunked_extraction import ChunkedExtraction
 from assets.count_proof import compare_counts, proven
 from assets.failpoints import failpoint
-from assets.key_values import told_apart
-from assets.lakehouse.interface import OP, POSITION, Lakehouse, PartWriter, TableId, TableState, open_lakehouse
+from assets.lakehouse.interface import Lakehouse, TableId, TableState, open_lakehouse
+from assets.part_staging import Progress
 from assets.process_memory import release_unused
-from assets.quarantine import QuarantineRows, commit_quarantine, quarantine_schema, quarantine_uri
-from assets.row_comparison import RowComparison
+from assets.quarantine import commit_quarantine, quarantine_uri
 from assets.settings import Settings
-from assets.shaped_read import ShapedRead, ShapedSource, chosen_columns
-from assets.silver import BACKFILL, SilverTable, stored_rows
-from assets.sources.interface import BATCH_ROWS, OBJECT_COLUMNS, UNFIT_COLUMN, CarefulReadNeeded, TableRead
+from assets.shaped_read import ShapedSource, chosen_columns
+from assets.silver import BACKFILL, SilverTable
+from assets.sources.interface import UNFIT_COLUMN, TableRead
 from assets.sync import (
     ChunkedRead,
     Column,
     CommitInfo,
     Manifest,
-    Part,
     SourceTable,
     TableResult,
     TableShape,
@@ -38,31 +34,17 @@ from assets.sync import (
     WindowPlan,
 )
 from assets.table_reshape import follow_source
-from assets.table_shape import drift_of_reading
-from assets.unchanged_rows import changes_only
 from assets.window_choice import WindowChoice, choose_window, refuse_what_cannot_be_done
+from assets.window_extraction import WindowExtraction
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from assets.catalog.store import Catalog
-    from assets.encoded_rows import EncodedRows
     from assets.sources.interface import Connector
-
-Progress = Callable[[int, int], None]
 
 
 def _no_progress(rows: int, size: int) -> None: ...
-
-
-@dataclass(frozen=True)
-class _Staged:
-    """What one pass over the window's rows wrote."""
-
-    parts: tuple[Part, ...]
-    size: int
-    quarantined: tuple[Part, ...]
-    rows_quarantined: int
 
 
 class SyncSteps:
@@ -208,64 +190,7 @@ class SyncSteps:
         """
         if plan.mode == "cdc":
             return self._written(extract_changes(self, work, plan, attempt, progress))
-        source = self.shaped(work.connector, plan.shape)
-        with source.open_read(plan, self._loaded_objects(work, plan), progress) as shaped:
-            told = drift_of_reading(work, plan, shaped.read.columns) if shaped.read.columns else plan
-            if told is not plan and told.mode == plan.mode:
-                source = self.shaped(work.connector, told.shape)
-                shaped = source.of(shaped.read, told)
-            if told.mode == plan.mode:
-                return self._extracted(work, told, source, shaped, attempt, progress)
-        return self.extract(work, told, attempt, progress)
-
-    def _extracted(
-        self,
-        work: TableSync,
-        plan: WindowPlan,
-        source: ShapedSource,
-        shaped: ShapedRead,
-        attempt: int,
-        progress: Progress,
-    ) -> str:
-        read = shaped.read
-        rows = BronzeRows(shaped.schema, plan.tag, read.position)
-        silver = self._silver(work, shaped.columns, plan.shape)
-        merged = plan.key if plan.mode == "incremental" and plan.shape.write != "append" else ()
-        where = f"{work.connector}/{work.table}"
-        with changes_only(self.lakehouse, silver, plan, shaped, self.settings) as changes:
-            try:
-                # a re-read is compared value by value
-                unseen = self.lakehouse.stores_encoded_rows and not read.rereads
-                read_rows = shaped.encoded_batches() if unseen else shaped.batches()
-                found_rows = changes(told_apart(read_rows, merged, where))
-                staged = self._stage(work, plan, rows, shaped, found_rows, attempt, progress)
-            except CarefulReadNeeded:
-                careful = changes(told_apart(shaped.careful_batches(), merged, where))
-                staged = self._stage(work, plan, rows, shaped, careful, attempt, progress)
-        deleted: tuple[Part, ...] = ()
-        if plan.mode == "incremental" and not plan.backfill:
-            known = shaped.deleted_keys(work.deletes == "keys")
-            if known is not None:
-                deleted = self._stage_known_deletes(work, known, rows, attempt, progress)
-            elif work.deletes == "keys":
-                deleted = self._stage_deletes(work, plan, shaped, rows, attempt, progress)
-        filled = self._stage_fills(work, plan, source, rows, attempt, progress) if plan.shape.filled else ()
-        found = {
-            "parts": staged.parts,
-            "deletes": deleted,
-            "fills": filled,
-            "quarantined": staged.quarantined,
-            "rows_read": sum(part.rows for part in staged.parts),
-            "rows_deleted": sum(part.rows for part in deleted),
-            "rows_filled": sum(part.rows for part in filled),
-            "rows_quarantined": staged.rows_quarantined,
-            "future_rows": read.future_rows,
-            "unfit_values": read.unfit_values,
-            "bytes_read": staged.size,
-            "reader": read.reader,
-            "source_rows": None if plan.backfill else shaped.source_rows(),
-        }
-        return self.write_manifest(work, plan, read, attempt, found)
+        return WindowExtraction(self, work, attempt, progress).run(plan)
 
     def write_manifest(
         self, work: TableSync, plan: WindowPlan, read: TableRead, attempt: int, found: dict[str, Any]
@@ -326,121 +251,6 @@ class SyncSteps:
             return plan.previous
         base = plan.tag if plan.mode == "full" or not plan.previous else plan.previous.base_run
         return (read or Watermark()).model_copy(update={"base_run": base, "shape": plan.shape})
-
-    def _stage(
-        self,
-        work: TableSync,
-        plan: WindowPlan,
-        rows: BronzeRows,
-        shaped: ShapedRead,
-        batches: Iterator[pa.RecordBatch | EncodedRows],
-        attempt: int,
-        progress: Progress,
-    ) -> _Staged:
-        """Stage the rows, and beside them those that do not fit the stored types."""
-        if not plan.shape.converts:
-            return _Staged(*self.stage(work, rows, batches, attempt, progress), (), 0)
-        with self._writer(work, attempt, "quarantine", quarantine_schema()) as aside:
-            shaped.misfits = misfits = QuarantineRows(aside, work.table, plan.tag, rows.loaded_at)
-            parts, size = self.stage(work, rows, batches, attempt, progress)
-            misfits.flush()
-        return _Staged(parts, size, aside.parts, misfits.rows)
-
-    def stage(
-        self,
-        work: TableSync,
-        rows: BronzeRows,
-        batches: Iterator[pa.RecordBatch | EncodedRows],
-        attempt: int,
-        progress: Progress,
-        stream: str = "rows",
-    ) -> tuple[tuple[Part, ...], int]:
-        """Write batches as parts of one stream; returns them and the rows' size in memory."""
-        size = read_rows = 0
-        inside = "during_extract" if stream == "rows" else "during_chunk"
-        with self._writer(work, attempt, stream, rows.schema) as writer, closing(batches):  # type: ignore[type-var]
-            for batch in batches:
-                writer.write(rows.upserts(batch))
-                size += batch.nbytes
-                read_rows += batch.num_rows
-                progress(read_rows, size)
-                failpoint(inside)
-        return writer.parts, size
-
-    def _writer(self, work: TableSync, attempt: int, stream: str, schema: pa.Schema) -> PartWriter:
-        return self.lakehouse.part_writer(work.connector, work.table, work.run_group, attempt, stream, schema)
-
-    def _loaded_objects(self, work: TableSync, plan: WindowPlan) -> Callable[[], Iterator[pa.RecordBatch]] | None:
-        """What a table of objects holds already is told by its Bronze table: each row names its object and version."""
-        if plan.table.tracks != "objects" or plan.mode == "full":
-            return None
-        bronze = TableId(layer="bronze", connector=work.connector, table=work.table)
-        columns = [*OBJECT_COLUMNS, OP, POSITION]
-        if plan.shape.row_filter or plan.shape.converts:  # not every row of an object is stored
-            columns += plan.key
-
-        def loaded() -> Iterator[pa.RecordBatch]:
-            with self.lakehouse.scan(bronze, list(dict.fromkeys(columns)), live=False) as rows:
-                yield from rows
-
-        return loaded
-
-    def _stage_known_deletes(
-        self, work: TableSync, keys: Iterator[pa.RecordBatch], rows: BronzeRows, attempt: int, progress: Progress
-    ) -> tuple[Part, ...]:
-        with self._writer(work, attempt, "deletes", rows.schema) as writer:
-            for batch in self._watched(keys, progress):
-                writer.write(rows.deletes(batch))
-        return writer.parts
-
-    def _stage_deletes(
-        self, work: TableSync, plan: WindowPlan, read: ShapedRead, rows: BronzeRows, attempt: int, progress: Progress
-    ) -> tuple[Part, ...]:
-        """Keys that Silver holds and the snapshot does not: rows that were deleted, or whose key changed."""
-        import pyarrow as pa
-
-        silver = self._silver(work, self._stored_columns(plan.shape), plan.shape)
-        if not plan.key or self.lakehouse.state(silver.silver) is None:
-            return ()
-        schema = pa.schema([read.schema.field(name) for name in plan.key])
-        scratch = self.settings.home_path / "scratch"
-        with (
-            self._writer(work, attempt, "deletes", rows.schema) as writer,
-            RowComparison(plan.key, schema, memory_limit=self.settings.memory_limit, scratch=scratch) as comparison,
-        ):
-            comparison.add("source", self._watched(read.keys(), progress))
-            with stored_rows(silver, plan.key) as stored:
-                comparison.add_stored(self._watched(stored, progress), newest_only=plan.shape.write == "append")
-            for batch in comparison.extra_keys(BATCH_ROWS):
-                writer.write(rows.deletes(pa.RecordBatch.from_arrays(batch.columns, schema=schema)))
-        return writer.parts
-
-    def _stage_fills(
-        self,
-        work: TableSync,
-        plan: WindowPlan,
-        source: ShapedSource,
-        rows: BronzeRows,
-        attempt: int,
-        progress: Progress,
-    ) -> tuple[Part, ...]:
-        """The keys of all rows with the values of the columns that were added: nothing else is read."""
-        wanted = [*plan.key, *plan.shape.filled]
-        with (
-            source.open_verify(plan.table, wanted) as read,
-            self._writer(work, attempt, "fills", rows.schema) as writer,
-        ):
-            for batch in self._watched(read.batches(), progress):
-                writer.write(rows.fills(batch.select(wanted)))
-        return writer.parts
-
-    @staticmethod
-    def _watched(batches: Iterator[pa.RecordBatch], progress: Progress) -> Iterator[pa.RecordBatch]:
-        rows = 0
-        for batch in batches:
-            rows += batch.num_rows
-            progress(rows, 0)
-            yield batch
 
     # step 3
 

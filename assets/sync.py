@@ -172,7 +172,8 @@ class Watermark(Model):
     """How far a table was read. Committed in the Bronze table itself, in the commit that adds the data.
 
     ``value`` is the cursor's exact text in the source's own ISO form, never a float. ``position`` is the source's own
-    state (PostgreSQL: system identifier, snapshot xmax, transactions in flight): see ``assets/sources/postgres_snapshot.py``.
+    state (PostgreSQL: system identifier, snapshot xmax, transactions in flight): see
+    ``assets/sources/postgres_snapshot.py``.
     """
 
     cursor: str | None = None

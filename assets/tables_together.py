@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from assets.errors import HeadraceError, MismatchError
 from assets.failpoints import failpoint
 from assets.lakehouse.interface import TableId
+from assets.part_staging import Progress
 from assets.process_memory import release_unused
-from assets.steps import Progress, SyncSteps
+from assets.steps import SyncSteps
 from assets.sync import CommitInfo, Manifest, TableResult, TableSync, Together, WindowPlan
 from assets.window_choice import WindowChoice
 
