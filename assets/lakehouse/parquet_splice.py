@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from assets.encoded_rows import EncodedChunk, EncodedRows
 from assets.lakehouse.storage import StagingStorage
+from assets.parquet_format import BYTE_ARRAY, MAGIC, PLAIN, RLE, RLE_DICTIONARY
 from assets.sync import Part
 from assets.thrift_compact import BINARY, I32, I64, LIST, STRUCT, Struct, decode, encode, encode_list_head, varint
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MAGIC = b"PAR1"
-BYTE_ARRAY = 6
-PLAIN, RLE, RLE_DICTIONARY = 0, 3, 8
 OPEN_PARTS = 4
 MADE_CHUNKS = 256
 """Chunks that are kept because the next row group may have the same."""

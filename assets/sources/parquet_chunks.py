@@ -18,6 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 from assets.arrow_compute import arrow_compute
 from assets.encoded_rows import EncodedChunk, EncodedRows
+from assets.parquet_format import (
+    BYTE_ARRAY,
+    DATA_PAGE,
+    DATA_PAGE_V2,
+    DICTIONARY_PAGE,
+    MAGIC,
+    PLAIN,
+    PLAIN_DICTIONARY,
+    REQUIRED,
+    RLE,
+    RLE_DICTIONARY,
+)
 from assets.sources.file_values import within_years
 from assets.sources.interface import BATCH_ROWS
 from assets.thrift_compact import I64, LIST, STRUCT, Struct, decode, encode
@@ -35,12 +47,8 @@ MOST_GROUP_BYTES = 32 << 20
 """A row group is held in memory as a whole, a few at once; one that takes more is decoded page by page."""
 MOST_FOOTER_BYTES = 1 << 20
 """A footer's fields take some 60 times their bytes here."""
-MAGIC = b"PAR1"
 CODECS = (0, 1, 2, 6)
 """None, Snappy, gzip, Zstandard."""
-PLAIN, PLAIN_DICTIONARY, RLE, RLE_DICTIONARY = 0, 2, 3, 8
-REQUIRED, BYTE_ARRAY = 0, 6
-DATA_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 0, 2, 3
 _LOGICAL = frozenset([6, 7, 8, 10])
 """Converted type, scale, precision and logical type in a SchemaElement."""
 _DECIMALS = ("INT32", "INT64", "FIXED_LEN_BYTE_ARRAY")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 from assets.encoded_rows import EncodedChunk, EncodedRows
+from assets.parquet_format import FIXED_LENGTH_BYTE_ARRAY
 from assets.sources.file_values import within_years
 from assets.sources.parquet_chunks import chunk_span, decoded_bytes
 from assets.thrift_compact import Struct, decode
@@ -17,8 +18,6 @@ from assets.types import arrow_type
 
 if TYPE_CHECKING:
     from assets.sync import Column
-
-FIXED_LENGTH = 7
 
 
 def written_groups(file: BinaryIO, columns: Sequence[Column]) -> Iterator[EncodedRows]:
@@ -65,6 +64,6 @@ def _bounds(metadata: Struct) -> tuple[int, int] | None:
     statistics = metadata[12][1]
     if 5 not in statistics or 6 not in statistics:
         return None
-    order = "big" if metadata[1][1] == FIXED_LENGTH else "little"
+    order = "big" if metadata[1][1] == FIXED_LENGTH_BYTE_ARRAY else "little"
     low, high = (int.from_bytes(statistics[n][1], order, signed=True) for n in (6, 5))
     return low, high
