@@ -9,7 +9,6 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -21,21 +20,13 @@ from orchestration.child_process import ChildProcess, ServerProcessError, free_p
 from orchestration.local import LocalStack, running_stack, stack_in_use
 from orchestration.supervisor import SupervisedServer, Supervisor
 from tests.child_processes import children_with
+from tests.polling import wait_until
 
 
 @pytest.fixture(autouse=True)
 def usual_port_of_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """Temporal's own port goes to another test's stack as soon as one here lets it go."""
     monkeypatch.setattr("orchestration.local.TEMPORAL_PORT", free_port())
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def port_of(address: str) -> int:
@@ -81,7 +72,7 @@ def test_a_killed_temporal_server_comes_back_at_its_address(settings: Settings) 
         (server,) = children_with("start-dev") & children_with(str(port))
         server.kill()
         server.wait(10)
-        assert eventually(lambda: port_answers(port))
+        wait_until(lambda: port_answers(port))
 
 
 def test_a_worker_polls_when_the_stack_is_up_and_comes_back_after_a_kill(settings: Settings) -> None:
@@ -90,7 +81,7 @@ def test_a_worker_polls_when_the_stack_is_up_and_comes_back_after_a_kill(setting
         first = stack.worker_pid
         assert first is not None
         psutil.Process(first).kill()
-        assert eventually(lambda: stack.worker_pid not in (None, first))
+        wait_until(lambda: stack.worker_pid not in (None, first))
         assert stack.failure is None
 
 
@@ -104,7 +95,7 @@ def test_a_killed_stack_leaves_no_process(settings: Settings) -> None:
     """)
     parent = subprocess.Popen([sys.executable, "-c", program])
     try:
-        assert eventually(lambda: running_stack(settings) is not None, 60)
+        wait_until(lambda: running_stack(settings) is not None, 60)
         children = psutil.Process(parent.pid).children(recursive=True)
         assert len(children) >= 2
     finally:
@@ -135,7 +126,7 @@ def test_a_server_that_keeps_dying_ends_the_stack_with_a_reason(
     child = ChildProcess("Flaky", [sys.executable, "-S", "-c", "print('out of luck')"], tmp_path / "flaky.log")
     supervisor = Supervisor([SupervisedServer(child, lambda: True)])
     supervisor.start()
-    assert eventually(lambda: supervisor.failure is not None, 60)
+    wait_until(lambda: supervisor.failure is not None, 60)
     assert "Flaky: died 20 times in ten minutes: out of luck" in (supervisor.failure or "")
     supervisor.stop()
 
