@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install system-packages snowflake-standin minilake demo up test test-all lint bench constraints clean
+.PHONY: help install system-packages snowflake-standin minilake demo up before-tests test test-all lint bench constraints clean
 
 help:
 	@echo "make demo      the main job on real input, worker killed on the way, ends with the proof"
@@ -19,6 +19,7 @@ help:
 
 install: $(STAMP)
 
+# Not compiled: a third of the time, and most of it for modules that nobody loads.
 $(STAMP): constraints.txt pyproject.toml
 	@if [ -z "$(PYTHON)" ]; then echo "Python 3.11 or newer is missing: apt-get install python3 python3-venv" >&2; exit 1; fi
 	@if [ ! -x $(PY) ] || ! $(PY) -c 'import pip' 2>/dev/null; then \
@@ -26,7 +27,7 @@ $(STAMP): constraints.txt pyproject.toml
 			|| { echo "Python's venv module is missing: apt-get install python3-venv" >&2; exit 1; }; \
 		$(PYTHON) -m venv --clear $(VENV); \
 	fi
-	$(PIP) install --quiet --require-hashes --no-deps -r constraints.txt
+	$(PIP) install --quiet --no-compile --require-hashes --no-deps -r constraints.txt
 	$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -65,7 +66,7 @@ snowflake-standin: .venv-fakesnow/.installed
 
 .venv-fakesnow/.installed: tests/standins/snowflake/constraints.txt | install
 	$(PYTHON) -m venv --clear .venv-fakesnow
-	.venv-fakesnow/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes --no-deps -r $<
+	.venv-fakesnow/bin/python -m pip --disable-pip-version-check install --quiet --no-compile --require-hashes --no-deps -r $<
 	@touch $@
 
 # A second implementation of Databricks' REST shapes for a contract test; it wants another DuckDB than Headrace.
@@ -73,14 +74,18 @@ minilake: .venv-minilake/.installed
 
 .venv-minilake/.installed: tests/standins/minilake/constraints.txt | install
 	$(PYTHON) -m venv --clear .venv-minilake
-	.venv-minilake/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes --no-deps -r $<
+	.venv-minilake/bin/python -m pip --disable-pip-version-check install --quiet --no-compile --require-hashes --no-deps -r $<
 	@touch $@
 
-# Two halves side by side, each with servers of its own; the tests of a file stay together.
-test: lint system-packages snowflake-standin minilake
-	$(PY) -m pytest -q -n 2 --dist loadfile -m "not slow and not live"
+# Style, types and what the tests need, side by side.
+before-tests:
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target lint system-packages snowflake-standin minilake
 
-test-all: lint system-packages snowflake-standin minilake
+# Three parts side by side, as a quarter of the time is waiting; each has servers of its own, the tests of a file stay together.
+test: before-tests
+	$(PY) -m pytest -q -n 3 --dist loadfile -m "not slow and not live"
+
+test-all: before-tests
 	$(PY) -m pytest -q -n 2 --dist loadfile -m "not live"
 
 bench: install
