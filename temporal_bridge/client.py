@@ -17,6 +17,7 @@ from assets import tracing
 from assets.errors import BridgeError
 from temporal_bridge.event_loop_thread import SLICE_SECONDS, EventLoopThread, connect_until, unreachable
 from temporal_bridge.payload_size import refuse_large_payload
+from temporal_bridge.server_outage import server_is_away
 from temporal_bridge.workflow_run import TaskKind, WorkflowFailedError, WorkflowProgress, WorkflowRun
 
 if TYPE_CHECKING:
@@ -199,13 +200,15 @@ class TemporalClient:
             BridgeError: the workflow refused it, or has ended.
         """
 
+        once = str(uuid.uuid4())  # tells a repeated call from another update
+
         async def send() -> Any:
             from temporalio.client import WorkflowUpdateFailedError
             from temporalio.service import RPCError, RPCStatusCode
 
             handle = (await self._client()).get_workflow_handle(workflow_id)
             try:
-                return await handle.execute_update(name, argument)
+                return await handle.execute_update(name, argument, id=once)
             except WorkflowUpdateFailedError as error:
                 cause = getattr(error.cause, "message", None) or str(error.cause)
                 raise BridgeError(f"refused: {cause}", where=workflow_id, retryable=False) from None
@@ -445,14 +448,12 @@ class TemporalClient:
 
     def _call(self, call: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """Run one call, and try again while the server is away, until the connect time is over."""
-        from temporalio.service import RPCError, RPCStatusCode
-
         deadline = time.monotonic() + self._connect_seconds
         while True:
             try:
                 return self._call_once(call())
-            except RPCError as error:
-                if error.status not in (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED):
+            except Exception as error:
+                if not server_is_away(error):
                     raise
                 if time.monotonic() > deadline:
                     raise unreachable(self.address, self._connect_seconds, error) from None

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from assets.errors import BridgeError
+from temporal_bridge.server_outage import server_is_away
 from temporal_bridge.workflow_run import (
     PendingActivity,
     PendingChild,
@@ -151,8 +152,7 @@ class Patience:
                 remedy="What the work had committed is still there; start it again.",
                 retryable=False,
             ) from None
-        away = {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}
-        if not (isinstance(error, RPCError) and error.status in away):
+        if not server_is_away(error):
             raise error
         now = time.monotonic()
         if self._away_since is None:

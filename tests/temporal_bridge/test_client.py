@@ -15,6 +15,7 @@ import pytest
 
 from assets.errors import BridgeError
 from temporal_bridge.client import TemporalClient, WorkflowFailedError, WorkflowRun
+from tests.servers.tcp_proxy import TcpProxy
 from tests.servers.temporal_server import TemporalServer
 from tests.temporal_bridge.conftest import REPOSITORY, WorkerProcess, table_work
 from tests.temporal_bridge.greeting_workflow import GreetingWorkflow
@@ -168,6 +169,28 @@ def test_a_server_that_goes_and_comes_back_interrupts_no_wait(
             steps.release()
             assert result.result(timeout=90).status == "succeeded"
         worker.stop()
+
+
+def test_connections_that_break_again_and_again_interrupt_no_wait(
+    temporal_address: str, start_worker: Callable[..., WorkerProcess], steps: RecordedSteps, task_queue: str
+) -> None:
+    host, _, port = temporal_address.rpartition(":")
+    warnings: list[str] = []
+    start_worker()
+    with TcpProxy(host, int(port)) as proxy, TemporalClient(f"{proxy.host}:{proxy.port}", outage_seconds=60) as client:
+        run = start_table(client, table_work("public.waiting"), task_queue)
+        steps.wait_for("extract")
+        with ThreadPoolExecutor(1) as waiting:
+            result = waiting.submit(client.wait, run, warn=warnings.append, poll_seconds=0.2)
+            for canned in (b"", b"HTTP/1.1 500 x\r\n\r\n") * 10:
+                proxy.answer(canned, 3)
+                proxy.cut()
+                time.sleep(0.2)
+                assert not result.done()
+            proxy.answer(b"", 0)
+            steps.release()
+            assert result.result(timeout=60).status == "succeeded"
+    assert "does not answer" in warnings[0]
 
 
 def test_a_server_that_stays_away_ends_the_wait_and_says_that_the_work_goes_on(
