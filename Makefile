@@ -19,7 +19,6 @@ help:
 
 install: $(STAMP)
 
-# Not compiled: a third of the time, and most of it for modules that nobody loads.
 $(STAMP): constraints.txt pyproject.toml
 	@if [ -z "$(PYTHON)" ]; then echo "Python 3.11 or newer is missing: apt-get install python3 python3-venv" >&2; exit 1; fi
 	@if [ ! -x $(PY) ] || ! $(PY) -c 'import pip' 2>/dev/null; then \
@@ -27,7 +26,7 @@ $(STAMP): constraints.txt pyproject.toml
 			|| { echo "Python's venv module is missing: apt-get install python3-venv" >&2; exit 1; }; \
 		$(PYTHON) -m venv --clear $(VENV); \
 	fi
-	$(PIP) install --quiet --no-compile --require-hashes --no-deps -r constraints.txt
+	$(PIP) install --quiet --require-hashes --no-deps -r constraints.txt
 	$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -66,7 +65,7 @@ snowflake-standin: .venv-fakesnow/.installed
 
 .venv-fakesnow/.installed: tests/standins/snowflake/constraints.txt | install
 	$(PYTHON) -m venv --clear .venv-fakesnow
-	.venv-fakesnow/bin/python -m pip --disable-pip-version-check install --quiet --no-compile --require-hashes --no-deps -r $<
+	.venv-fakesnow/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes --no-deps -r $<
 	@touch $@
 
 # A second implementation of Databricks' REST shapes for a contract test; it wants another DuckDB than Headrace.
@@ -74,7 +73,7 @@ minilake: .venv-minilake/.installed
 
 .venv-minilake/.installed: tests/standins/minilake/constraints.txt | install
 	$(PYTHON) -m venv --clear .venv-minilake
-	.venv-minilake/bin/python -m pip --disable-pip-version-check install --quiet --no-compile --require-hashes --no-deps -r $<
+	.venv-minilake/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes --no-deps -r $<
 	@touch $@
 
 # Style, types and what the tests need, side by side.
