@@ -136,6 +136,7 @@ class ChunkedExtraction:
         return ChunkRead(
             chunk=chunk,
             state=state,
+            found=dict(part.found),
             parts=parts,
             rows=sum(p.rows for p in parts),
             bytes=size,
@@ -154,15 +155,18 @@ class ChunkedExtraction:
                 by_id[chunk.id] = done
             progress(0, 0)
         with self._open(noted) as read:
-            missing = [chunk for chunk in noted.chunks if chunk.id not in by_id]
             numbers = {chunk.id: number for number, chunk in enumerate(noted.chunks)}
-            for chunk in [*missing, *read.remaining(list(by_id.values()))]:
-                number = numbers.get(chunk.id, len(numbers))
-                numbers.setdefault(chunk.id, number)
-                by_id[chunk.id] = self._stage(noted, read, chunk, f"{number}-again", attempt, progress)
-                if number < len(noted.chunks):
-                    self._note(f"chunks-a{noted.attempt}-{number}", by_id[chunk.id])
-                failpoint("during_finish_chunks")
+
+            def again(chunks: Sequence[Chunk]) -> None:
+                for chunk in chunks:
+                    number = numbers.setdefault(chunk.id, len(numbers))
+                    by_id[chunk.id] = self._stage(noted, read, chunk, f"{number}-again", attempt, progress)
+                    if number < len(noted.chunks):
+                        self._note(f"chunks-a{noted.attempt}-{number}", by_id[chunk.id])
+                    failpoint("during_finish_chunks")
+
+            again([chunk for chunk in noted.chunks if chunk.id not in by_id])
+            again(read.remaining(list(by_id.values())))
             done = list(by_id.values())
             read.take_over(done)
             manifest = self._steps.write_manifest(self._work, noted.plan, read, attempt, self._summed(done))

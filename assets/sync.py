@@ -232,6 +232,7 @@ class ChunkRead(Model):
 
     chunk: Chunk
     state: dict[str, Any]
+    found: dict[str, Any] = Field(default_factory=dict, description="what else the connector learned by reading it")
     parts: tuple[Part, ...] = ()
     rows: int = 0
     bytes: int = 0

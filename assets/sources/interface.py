@@ -121,6 +121,9 @@ class TableRead(ABC):
         """
         return [read.chunk for read in done if read.state != self.state]
 
+    found: Mapping[str, Any] = {}
+    """What ``take_over`` wants to know of a chunk beside its rows, as JSON; known after its rows are read."""
+
     def take_over(self, done: Sequence[ChunkRead]) -> None:
         """Fix ``high`` and ``watermark`` as if this read had read all of ``done`` itself."""
         raise NotImplementedError

@@ -14,12 +14,13 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from assets.errors import ConfigurationError, NotFoundError, SourceAccessError
+from assets.sources.file_chunks import file_chunks
 from assets.sources.file_facts import FactsCache, UnifiedColumns
 from assets.sources.file_reading import FILE, ROW, VERSION, TableFile
 from assets.sources.file_tables import SCHEMA, FileTable, FileTablesConfig, file_kind, hidden, tables_of
 from assets.sources.interface import Connector, TableRead
 from assets.sources.object_store import ObjectStore, StoredObject, run_checks
-from assets.sync import CheckResult, Column, SourceTable, WindowPlan
+from assets.sync import CheckResult, Chunk, Column, SourceTable, WindowPlan
 from assets.sync_plan import ReadEstimate
 
 if TYPE_CHECKING:
@@ -181,17 +182,21 @@ class ObjectFilesConnector(Connector):
     def _opened(self, plan: WindowPlan, loaded: Callable[[], Iterator[pa.RecordBatch]] | None) -> Iterator[ObjectRead]:
         from assets.sources.object_read import ObjectRead
 
-        store = self.store()
-        table, files = self.files_of(store, plan.table.name)
-        yield ObjectRead(self, plan, table, files, loaded)
+        yield ObjectRead(self, plan, lambda: self.files_of(self.store(), plan.table.name)[1], loaded)
+
+    def chunks(self, plan: WindowPlan, chunk_bytes: int) -> list[Chunk]:
+        """Groups of files of a full load; under a key of their own all files say which row is the newest."""
+        small = plan.table.estimated_bytes is not None and plan.table.estimated_bytes < 2 * chunk_bytes
+        if plan.mode != "full" or set(plan.key) != set(KEY) or small:
+            return []
+        return file_chunks(self.files_of(self.store(), plan.table.name)[1], chunk_bytes)
 
     @contextmanager
     def open_verify(self, table: SourceTable, columns: Sequence[str] | None = None) -> Iterator[TableRead]:
         from assets.sources.object_read import VerifyRead
 
         store = self.store()
-        known, files = self.files_of(store, table.name)
-        yield VerifyRead(self, table, known, files, columns)
+        yield VerifyRead(self, table, self.files_of(store, table.name)[1], columns)
 
     def source(self, tables: Sequence[str] | None = None, **options: Any) -> Any:
         from assets.sources.arrow_dlt import arrow_source

@@ -6,6 +6,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import astuple
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from assets.arrow_compute import arrow_compute
@@ -14,14 +16,14 @@ from assets.encoded_rows import EncodedRows
 from assets.errors import SourceUnreachableError, WatermarkError
 from assets.lakehouse.interface import OP, POSITION
 from assets.row_filter import RowFilter
+from assets.sources.file_chunks import changed_chunks, files_of
 from assets.sources.file_reading import FILE, ROW, TableFile
-from assets.sources.file_tables import FileTable
 from assets.sources.interface import BATCH_ROWS, UNFIT_COLUMN, TableRead
 from assets.sources.loaded_files import LoadedFiles, mark_rows
 from assets.sources.newest_rows import NewestRows
 from assets.sources.object_files import KEY, ObjectFilesConnector, digest_of
-from assets.sources.object_store import WHOLE_BYTES, ObjectChangedError
-from assets.sync import Column, SourceTable, Watermark, WindowPlan
+from assets.sources.object_store import WHOLE_BYTES, ObjectChangedError, StoredObject
+from assets.sync import Chunk, ChunkRead, Column, SourceTable, Watermark, WindowPlan
 from assets.types import arrow_type
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ CHANGES = 3
 class FileRows(TableRead):
     """Rows of files under a plan's columns, the next files fetched while one is consumed."""
 
+    reader = "files"
+
     def __init__(self, connector: ObjectFilesConnector, columns: Sequence[Column], key: Sequence[str]) -> None:
         import pyarrow as pa
 
@@ -45,7 +49,6 @@ class FileRows(TableRead):
         self._key = tuple(key)
         fields = [(c.name, arrow_type(c.arrow_type)) for c in columns]
         self.schema = pa.schema([*fields, (UNFIT_COLUMN, pa.string())])
-        self.reader = "files"
         self.low = self.high = None
         self.watermark = None
         self.position = time.time_ns() // 1000
@@ -159,26 +162,29 @@ def _count(misfits: pa.Array) -> int:
 
 
 class ObjectRead(FileRows):
-    """The window of one sync."""
+    """The window of one sync.
+
+    Args:
+        listing: tells the table's files as they are now; asked once, when the first of them is wanted.
+    """
 
     def __init__(
         self,
         connector: ObjectFilesConnector,
         plan: WindowPlan,
-        table: FileTable,
-        files: list[TableFile],
+        listing: Callable[[], list[TableFile]],
         loaded: Callable[[], Iterator[pa.RecordBatch]] | None,
     ) -> None:
         super().__init__(connector, plan.table.columns, plan.key)
-        self._plan, self._listed = plan, files
+        self._plan, self._listing = plan, listing
         self._known |= {column.name for column in plan.shape.seen}
         self._previous = plan.previous if plan.mode == "incremental" else None
-        self._read: list[TableFile] = []
         self._facts_rows: dict[str, int] = {}
         self._loaded = LoadedFiles()
         self._bronze = loaded
         self._whole_table = plan.mode == "full"
         self._unchanged = self._pending = False
+        self._left: list[TableFile] = []
         self._partial = bool(plan.table.row_filter or plan.shape.converts)
         if plan.table.row_filter and not self.own_key:  # with a key of their own all rows say which one is the newest
             self._filter = RowFilter.parse(plan.table.row_filter)
@@ -186,10 +192,20 @@ class ObjectRead(FileRows):
         self._rows = 0
         if self._previous:
             self._continue(self._previous, loaded)
-        else:
-            self._read = self._fitting(files)
+
+    @cached_property
+    def _listed(self) -> list[TableFile]:
+        return self._listing()
+
+    @cached_property
+    def _read(self) -> list[TableFile]:
+        """What is read of them: in full, those that fit."""
+        return self._fitting(self._listed)
+
+    @cached_property
+    def reader(self) -> str:  # type: ignore[override]
         kinds = sorted({file.kind for file in self._read})
-        self.reader = f"{len(self._read)} of {len(files)} files" + (f" ({', '.join(kinds)})" if kinds else "")
+        return f"{len(self._read)} of {len(self._listed)} files" + (f" ({', '.join(kinds)})" if kinds else "")
 
     def _continue(self, previous: Watermark, loaded: Callable[[], Iterator[pa.RecordBatch]] | None) -> None:
         state = previous.position
@@ -201,7 +217,7 @@ class ObjectRead(FileRows):
             )
         self.position = max(self.position, int(state["listed"]) + 1)
         if state.get("digest") == digest_of([file.found for file in self._listed]):
-            self._unchanged = True
+            self._unchanged, self._read = True, []
             return
         self._loaded = LoadedFiles.of_bronze(loaded())
         new = [f for f in self._listed if f.found.key in self._loaded.gone or not self._holds(f)]
@@ -230,6 +246,7 @@ class ObjectRead(FileRows):
                 kept.append(file)
                 self._facts_rows[file.found.key] = facts.rows
             else:
+                self._left.append(file)
                 self._pending = True
         return kept
 
@@ -361,6 +378,41 @@ class ObjectRead(FileRows):
     @watermark.setter
     def watermark(self, value: None) -> None: ...
 
+    # in chunks: a table in full, under no key of its own
+
+    def of_chunk(self, chunk: Chunk) -> ObjectRead:
+        files = files_of(chunk, self._connector.store())
+        read = ObjectRead(self._connector, self._plan, lambda: files, None)
+        read.reader = f"files ({', '.join(sorted({file.kind for file in files}))})"
+        return read
+
+    @property
+    def found(self) -> dict[str, Any]:  # type: ignore[override]
+        """The files as they were read, their rows, and those that are left for the next sync."""
+        rows, now = self._rows_now(), self._settled()
+        return {
+            "files": [[*astuple(file.found), rows[key]] for key, file in now.items() if file],
+            "left": [[file.found.key, file.found.version] for file in self._left],
+            "pending": self._pending,
+            "position": self.position,
+        }
+
+    def remaining(self, done: Sequence[ChunkRead]) -> list[Chunk]:
+        return changed_chunks(self._listed, done)
+
+    def take_over(self, done: Sequence[ChunkRead]) -> None:
+        read = {key: (StoredObject(key, *about), rows) for d in done for key, *about, rows in d.found["files"]}
+        left = {key for chunk in done for key, _ in chunk.found["left"]}
+        self._read = [file for file in self._listed if file.found.key not in left]
+        self._facts_rows = {key: rows for key, (_, rows) in read.items()}
+        for number, file in enumerate(self._read):
+            if found := read.get(file.found.key):
+                self._read[number] = TableFile(file.store, found[0], file.table, file.kind, file.compression)
+            else:  # gone when its turn came
+                self._facts_rows[file.found.key], self._swapped[file.found.key] = 0, None
+        self._pending = any(chunk.found["pending"] for chunk in done)
+        self.position = max([self.position, *(chunk.found["position"] for chunk in done)])
+
 
 class VerifyRead(FileRows):
     """All rows as they are now; whole rows by another decoder than that of a sync, where there is one."""
@@ -369,7 +421,6 @@ class VerifyRead(FileRows):
         self,
         connector: ObjectFilesConnector,
         described: SourceTable,
-        table: FileTable,
         files: list[TableFile],
         columns: Sequence[str] | None,
     ) -> None:

@@ -18,8 +18,8 @@ from assets.verify import verify_table
 class SourceInstallation:
     """``src`` is the connector; ``sync``, ``verify``, ``silver`` and ``bronze`` take a table's name."""
 
-    def __init__(self, home: Path, type: str, config: dict[str, Any]) -> None:
-        self.settings = Settings(home=home)
+    def __init__(self, home: Path, type: str, config: dict[str, Any], **settings: Any) -> None:
+        self.settings = Settings(home=home, **settings)
         self.steps = SyncSteps.from_settings(self.settings)
         self.type = type
         self.configure(config)
@@ -34,10 +34,16 @@ class SourceInstallation:
         return {c.name: c.arrow_type for c in self.discover(table).columns if c.rule != "metadata"}
 
     def sync(self, table: str, **options: Any) -> TableResult:
-        options = {"run_group": f"run-{uuid.uuid4().hex[:12]}"} | options
-        work = TableSync.model_validate({"connector": "src", "table": table} | options)
+        work = self.work(table, **options)
         plan = self.steps.open_window(work)
-        manifest = self.steps.extract(work, plan, 1)
+        return self.finish(work, self.steps.extract(work, plan, 1))
+
+    def work(self, table: str, **options: Any) -> TableSync:
+        options = {"run_group": f"run-{uuid.uuid4().hex[:12]}"} | options
+        return TableSync.model_validate({"connector": "src", "table": table} | options)
+
+    def finish(self, work: TableSync, manifest: str) -> TableResult:
+        """The steps after the extraction."""
         bronze = self.steps.commit_bronze(work, manifest)
         silver = self.steps.merge_silver(work, manifest)
         return self.steps.record(work, self.steps.verify(work, manifest, bronze, silver))
