@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from assets.settings import Settings
 from assets.sync import ChunkedRead, TableSync, WindowPlan
 from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
@@ -165,9 +166,9 @@ def test_a_worker_killed_in_a_chunk_leaves_the_finished_chunks(
         "HEADRACE_FAILPOINTS": "after_chunk_note=kill,during_finish_chunks=error",
     }.items():
         monkeypatch.setenv(name, value)
-    lake = bucket.installation
-    with LocalStack(lake.settings).start(temporal=True, worker=True, dagster=False) as stack:
-        (result,) = Headrace(home=lake.settings.home_path).sync("src", [TABLE]).tables
+    lake, settings = bucket.installation, Settings()
+    with LocalStack(settings).start(temporal=True, worker=True, dagster=False) as stack:
+        (result,) = Headrace(settings=settings).sync("src", [TABLE]).tables
         tries = activity_tries(stack.temporal_address, str(result.workflow_id))["extract_chunk"]
     attempts = [attempt for _, attempt in tries]
     assert (result.status, result.equal, result.rows_read) == ("succeeded", True, ALL_ROWS)
