@@ -40,21 +40,21 @@ def file_chunks(files: Sequence[TableFile], chunk_bytes: int) -> list[Chunk]:
 
 
 def chunk_of(name: str, files: Sequence[TableFile]) -> Chunk:
-    """A chunk that is read without another listing."""
-    alike = {(file.kind, file.compression) for file in files}
-    kinds = sorted(alike)
-    rows = [[*astuple(file.found), kinds.index((file.kind, file.compression))] for file in files]
-    tables = {file.table.name: file.table.model_dump(mode="json") for file in files}
-    return Chunk(id=name, where={"table": next(iter(tables.values()), None), "kinds": kinds, "files": rows})
+    """A chunk that is read without another listing: each file, and how it is read (uploads have a sheet each)."""
+    places: dict[tuple[int, str, str], int] = {}
+    ways: list[list[Any]] = []
+    rows: list[list[Any]] = []
+    for file in files:
+        place = places.setdefault((id(file.table), file.kind, file.compression), len(ways))
+        if place == len(ways):
+            ways.append([file.table.model_dump(mode="json"), file.kind, file.compression])
+        rows.append([*astuple(file.found), place])
+    return Chunk(id=name, where={"ways": ways, "files": rows})
 
 
 def files_of(chunk: Chunk, store: ObjectStore) -> list[TableFile]:
-    where = chunk.where
-    if not where["files"]:
-        return []
-    table = FileTable.model_validate(where["table"])
-    kinds = where["kinds"]
-    return [TableFile(store, StoredObject(*found), table, *kinds[place]) for *found, place in where["files"]]
+    ways = [(FileTable.model_validate(table), *how) for table, *how in chunk.where["ways"]]
+    return [TableFile(store, StoredObject(*found), *ways[place]) for *found, place in chunk.where["files"]]
 
 
 def changed_chunks(listed: Sequence[TableFile], done: Iterable[ChunkRead]) -> list[Chunk]:
