@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from assets.bronze import BronzeRows
+from assets.errors import LakehouseError, SourceUnreachableError
 from assets.failpoints import failpoint
 from assets.part_staging import PartStaging, Progress
 from assets.snapshot_keeper import SnapshotKeeper
@@ -45,6 +46,12 @@ class ChunkedExtraction:
         """Open the snapshot, keep it open in this process, and write the chunks down."""
         connector = self._steps.catalog.connector(self._work.connector)
         chunks = connector.chunks(plan, self._steps.settings.chunk_mb << 20)
+        if not chunks:
+            raise SourceUnreachableError(
+                "the table cannot be read in chunks any more: it became smaller since the sync began",
+                where=f"{self._work.connector}/{self._work.table}",
+                remedy="Sync the table again.",
+            )
         keeper = SnapshotKeeper(connector.open_read(plan), lambda: progress(0, 0))
         try:
             noted = ChunkPlan(plan=plan, chunks=tuple(chunks), snapshot=keeper.read.share(), attempt=attempt)
@@ -94,8 +101,6 @@ class ChunkedExtraction:
     def _noted(self, uri: str) -> ChunkPlan:
         text = self._lakehouse.read_note(uri)
         if text is None:
-            from assets.errors import LakehouseError
-
             raise LakehouseError("the notes of this run are gone", where=uri, remedy="Sync the table again.")
         return ChunkPlan.model_validate_json(text)
 
@@ -166,10 +171,16 @@ class ChunkedExtraction:
                     failpoint("during_finish_chunks")
 
             again([chunk for chunk in noted.chunks if chunk.id not in by_id])
-            again(read.remaining(list(by_id.values())))
+            changed = read.remaining(list(by_id.values()))
+            again(changed)
             done = list(by_id.values())
             read.take_over(done)
-            manifest = self._steps.write_manifest(self._work, noted.plan, read, attempt, self._summed(done))
+            summed = self._summed(done) | {"future_rows": read.future_rows + sum(chunk.future_rows for chunk in done)}
+            plan = noted.plan
+            if changed:
+                told = f"{len(changed)} of {len(done)} chunks changed while others were read, and were read again"
+                plan = plan.model_copy(update={"reason": "; ".join(filter(None, [plan.reason, told]))})
+            manifest = self._steps.write_manifest(self._work, plan, read, attempt, summed)
         self._note(f"chunks-a{noted.attempt}-finished", done[0])  # the snapshot is let go
         return manifest
 
@@ -180,7 +191,6 @@ class ChunkedExtraction:
         return {
             "parts": parts,
             "rows_read": sum(part.rows for part in parts),
-            "future_rows": sum(chunk.future_rows for chunk in done),
             "unfit_values": sum(chunk.unfit_values for chunk in done),
             "bytes_read": sum(chunk.bytes for chunk in done),
             "reader": ", ".join(readers),

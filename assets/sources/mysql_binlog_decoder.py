@@ -132,6 +132,11 @@ class ChangeDecoder:
         return self._parser.unfit_values
 
     @property
+    def pending(self) -> bool:
+        """Whether rows were fed and not yet taken."""
+        return self._rows > 0
+
+    @property
     def full(self) -> bool:
         return self._rows >= BATCH_ROWS or self._bytes >= BATCH_BYTES
 

@@ -32,10 +32,14 @@ from assets.sources.mysql_charsets import Charsets
 from assets.sources.mysql_connection import MysqlConfig, connection, is_mariadb, quoted, rows
 from assets.sources.mysql_gtids import GtidWindow
 from assets.sources.mysql_snapshot import server_identity
-from assets.sync import STREAM, Watermark, WindowPlan
+from assets.sync import STREAM, Column, SourceTable, Watermark, WindowPlan
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+
+    import pymysql
+
+    from assets.sources.mysql_log_window import LogWindow
 
 UNMOVED_BYTES = 16 << 20
 """A table without changes gets a new watermark only when the log has grown by as much, or is in another file."""
@@ -109,7 +113,7 @@ class MysqlChangeRead(ChangeRead):
                     if time.monotonic() - told > TELL_SECONDS:
                         told = time.monotonic()
                         yield ChangeBatch(empty, "u", pa.array([], pa.int64()))
-                if not reached:
+                if not reached and not self._window.may_end_early:
                     raise SourceUnreachableError("the binlog ended before the sync's position", where=self._where)
                 if self._end.file not in stream.made:  # the last transaction lies in an earlier file
                     self._position |= {"file": placed.file, "place": placed.end}
@@ -348,7 +352,7 @@ def open_changes(connector: str, config: MysqlConfig, plan: WindowPlan) -> Itera
                 table=table.table_name,
                 fold=fold,
                 key=plan.key,
-                columns=_logged(plan, facts, where),
+                columns=_logged(table.columns, facts, where),
                 facts=tuple(facts),
                 same_columns=before["columns"] == position["columns"],
             )
@@ -371,10 +375,47 @@ def open_changes(connector: str, config: MysqlConfig, plan: WindowPlan) -> Itera
         raise StreamLostError(f"the binlog cannot be read: {error}", where=where, remedy=remedy) from None
 
 
-def _logged(plan: WindowPlan, facts: Sequence[ColumnFacts], where: str) -> tuple[LoggedColumn, ...]:
+def key_changes(
+    opened: pymysql.Connection[Any],
+    connector: str,
+    config: MysqlConfig,
+    table: SourceTable,
+    key: Column,
+    window: LogWindow,
+) -> MysqlChangeRead:
+    """The table's changes in a window of the log, of their columns only ``key``."""
+    where = f"{connector}/{table.name}"
+    facts, fold = column_facts(opened, table), folds_names(opened)
+    described = TableNow(
+        where=where,
+        remedy="",
+        schema=table.schema_name,
+        table=table.table_name,
+        fold=fold,
+        key=(key.name,),
+        columns=_logged([key], facts, where),
+        facts=tuple(facts),
+        same_columns=window.before.position["columns"] == [column.stored for column in facts],
+    )
+    window.decoder = decoder = ChangeDecoder(described, Charsets(opened), 0)
+    return MysqlChangeRead(
+        where,
+        "",
+        binlog_stream(connector, config),
+        decoder,
+        TableStatements(table.schema_name, table.table_name, fold=fold),
+        window,
+        window.before,
+        window.end,
+        dict(window.now.position),
+        None,
+    )
+
+
+def _logged(columns: Sequence[Column], facts: Sequence[ColumnFacts], where: str) -> tuple[LoggedColumn, ...]:
     by_name = {column.name: column for column in facts}
     found = []
-    for column in plan.table.columns:
+    for column in columns:
         now = by_name.get(column.name)
         if now is None or now.column_type != column.source_type:
             raise SourceUnreachableError(f"column {column.name} was altered while the sync began", where=where)

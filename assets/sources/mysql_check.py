@@ -185,8 +185,8 @@ def _binlog(opened: pymysql.Connection[Any], config: MysqlConfig) -> Outcome:
     return binlog_prerequisites(opened, config)
 
 
-def binlog_prerequisites(opened: pymysql.Connection[Any], config: MysqlConfig) -> Outcome:
-    """What the server's binlog lacks to be followed."""
+def binlog_prerequisites(opened: pymysql.Connection[Any], config: MysqlConfig, *, named: bool = True) -> Outcome:
+    """What the server's binlog lacks to be followed; ``named``: over alterations, which takes columns' names."""
     names = ["log_bin", "binlog_format", "binlog_row_image", "binlog_row_metadata", "gtid_mode", "log_slave_updates"]
     names += ["log_replica_updates", "binlog_row_value_options"]
     marks = ", ".join(["%s"] * len(names))
@@ -195,7 +195,7 @@ def binlog_prerequisites(opened: pymysql.Connection[Any], config: MysqlConfig) -
     if found.get("log_bin") != "ON":
         problems.append("the binlog is off")
         fixes.append("Start the server with log_bin and a server_id.")
-    wanted = {"binlog_format": "ROW", "binlog_row_image": "FULL", "binlog_row_metadata": "FULL"}
+    wanted = {"binlog_format": "ROW", "binlog_row_image": "FULL"} | ({"binlog_row_metadata": "FULL"} if named else {})
     wanted["binlog_row_value_options"] = ""
     for variable, value in wanted.items():
         if variable in found and found[variable].upper() != value:

@@ -70,6 +70,11 @@ class MysqlConfig(ConnectorConfig):
         description="Where transactions were writing during a read, the next one compares all rows with Silver "
         "(`compare`), or trusts that they wrote no cursor older than the overlap (`overlap`).",
     )
+    read_in_chunks: bool = Field(
+        default=True,
+        description="Read large tables in ranges of their key, where the binlog tells what changed meanwhile. Turn it "
+        "off for tables that are written all over while they are read: they would be read twice.",
+    )
     cdc: bool = Field(default=False, description="Check what change data capture needs, too.")
 
     @model_validator(mode="after")

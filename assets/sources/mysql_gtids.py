@@ -57,6 +57,8 @@ class GtidWindow:
     """The transactions of one read."""
 
     by_place = True
+    may_end_early = False
+    """Whether the log's end may come before ``is_reached``: then all of it was seen."""
 
     @staticmethod
     def between(before: str, end: LogPosition, *, mariadb: bool, where: str) -> GtidWindow:
@@ -70,7 +72,7 @@ class GtidWindow:
             now = parsed_position(end.gtid)
             if any(now.get(domain, -1) < number for domain, number in parsed_position(before).items()):
                 raise restored
-            return _UpToPlace(end.file, end.place)
+            return UpToPlace(end.file, end.place)
         covered, now = parsed_set(before, where), parsed_set(end.gtid, where)
         if left_over(covered, now):
             raise restored
@@ -92,7 +94,9 @@ class GtidWindow:
         raise NotImplementedError
 
 
-class _UpToPlace(GtidWindow):
+class UpToPlace(GtidWindow):
+    """All transactions up to a place in the log."""
+
     def __init__(self, file: str, place: int) -> None:
         self._file, self._place = file, place
         self._in_file = False

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from assets.sources.mysql_connection import rows
@@ -132,17 +134,23 @@ def activity(opened: pymysql.Connection[Any]) -> Activity | None:
     )
 
 
-def open_snapshot(opened: pymysql.Connection[Any], *, tries: int = TRIES) -> SnapshotPosition:
+def open_snapshot(
+    opened: pymysql.Connection[Any], *, tries: int = TRIES, begin: Callable[[], object] | None = None
+) -> SnapshotPosition:
     """Begin a read-only transaction with one snapshot, and say what may commit later behind it.
 
     The writers are listed just before and just after the snapshot, with the number that the next one gets. Where none
     is listed and that number stayed, none was in flight. Else it is done again: most transactions are short.
+
+    Args:
+        begin: begins the transaction with its snapshot, where more is to be known of it.
     """
+    begin = begin or partial(rows, opened, _BEGIN)
     while True:
         tries -= 1
         before = activity(opened)
         clock = server_clock(opened)
-        rows(opened, _BEGIN)
+        begin()
         after = activity(opened)
         if before is None or after is None:
             return SnapshotPosition(clock, None, 0)

@@ -1,0 +1,181 @@
+"""Large MySQL and MariaDB tables in ranges of their primary key: which there are, and which changed meanwhile.
+
+Two connections share no snapshot here. So each chunk is read in a snapshot of its own, whose place in the binlog is
+noted with it. The read that ends them has the last snapshot: a chunk none of whose keys was changed by a transaction of
+the log which that snapshot shows and the chunk's own does not, holds the same rows in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from assets.errors import SchemaChangedError, SourceAccessError, StreamLostError, UnsupportedTableError
+from assets.sources.interface import MAX_CHUNKS
+from assets.sources.mysql_check import binlog_prerequisites
+from assets.sources.mysql_connection import MysqlConfig, quoted, rows
+from assets.sources.mysql_estimate import planned_rows
+from assets.sync import Chunk, ChunkRead, SourceTable, Watermark
+
+if TYPE_CHECKING:
+    import pymysql
+
+    from assets.sources.mysql_changes import MysqlChangeRead
+    from assets.sources.mysql_log_window import LogWindow
+
+PIECES_A_CHUNK = 4
+"""The planner's guesses of pieces so much smaller than a chunk are put together."""
+_LEADING = """
+SELECT column_name FROM information_schema.statistics
+WHERE table_schema = %s AND table_name = %s AND index_name = 'PRIMARY' AND seq_in_index = 1
+"""
+_INTEGERS = ("tinyint", "smallint", "mediumint", "int", "bigint")
+
+
+def key_chunks(
+    opened: pymysql.Connection[Any], name: str, config: MysqlConfig, table: SourceTable, chunk_bytes: int
+) -> list[Chunk]:
+    """Ranges of the primary key's first column, each of about ``chunk_bytes``; empty where the table cannot be cut.
+
+    It cannot where that column is no integer (others have an order that the server alone knows), and where the log
+    would not tell all changes to this login.
+    """
+    column = _leading_integer(opened, table)
+    if column is None or not _is_logged(opened, name, config, table, column):
+        return []
+    relation = f"{quoted(table.schema_name)}.{quoted(table.table_name)}"
+    ((low, high),) = rows(opened, f"SELECT min({quoted(column)}), max({quoted(column)}) FROM {relation}")
+    if low is None:
+        return []
+    number = min(-(-(table.estimated_bytes or 0) // chunk_bytes), MAX_CHUNKS)
+    asked = f"SELECT 1 FROM {relation} FORCE INDEX (PRIMARY) WHERE {quoted(column)}"
+
+    def guessed(first: int, past: int) -> int:
+        return planned_rows(opened, f"{asked} >= {first} AND {quoted(column)} < {past}")
+
+    most = max(1, (table.estimated_rows or 0) // (PIECES_A_CHUNK * number))
+    pieces: list[tuple[int, int]] = []  # where each begins, and its rows
+    waiting = [(int(low), int(high) + 1)]
+    while waiting:
+        first, past = waiting.pop()
+        found = guessed(first, past)
+        if found > most and past - first > 1 and len(pieces) + len(waiting) < 2 * PIECES_A_CHUNK * MAX_CHUNKS:
+            middle = (first + past) // 2
+            waiting += [(middle, past), (first, middle)]
+        else:
+            pieces.append((first, found))
+    wanted = sum(found for _, found in pieces) / number
+    edges: list[int] = []
+    taken = 0
+    for first, found in pieces:
+        if taken + found / 2 > wanted * (len(edges) + 1) and first > low:
+            edges.append(first)
+        taken += found
+    ranges = zip([None, *edges], [*edges, None], strict=True)
+    chunks = [{"column": column, "first": first, "past": past} for first, past in ranges]
+    return [Chunk(id=str(place), where=where) for place, where in enumerate(chunks)] if edges else []
+
+
+def _leading_integer(opened: pymysql.Connection[Any], table: SourceTable) -> str | None:
+    """The first column of the primary key, if it is an integer that is read."""
+    if table.kind not in ("table", "partitioned"):
+        return None
+    found = {name for (name,) in rows(opened, _LEADING, [table.schema_name, table.table_name])}
+    for column in table.columns:
+        if column.name in found and column.source_type.partition("(")[0].split()[0].lower() in _INTEGERS:
+            return column.name
+    return None
+
+
+def _is_logged(
+    opened: pymysql.Connection[Any], name: str, config: MysqlConfig, table: SourceTable, column: str
+) -> bool:
+    """Whether the log tells this login every change of the table. Names of columns are not needed."""
+    from assets.sources import mysql_capture as capture
+    from assets.sources.mysql_binlog_stream import binlog_stream
+
+    where = f"{name}/{table.name}"
+    if binlog_prerequisites(opened, config, named=False)[0]:
+        return False
+    try:
+        capture.require_followable(opened, where, table, [column])
+        capture.require_logged(opened, where, config, table.schema_name)
+        file, *_ = capture.log_end(opened, where, config)
+        with binlog_stream(name, config) as stream:
+            stream.begun(file)
+    except (SourceAccessError, UnsupportedTableError, StreamLostError):
+        return False
+    return True
+
+
+def condition(chunk: Chunk) -> str:
+    """What a row of the chunk fulfils."""
+    bounds = ((sign, chunk.where[name]) for sign, name in ((">=", "first"), ("<", "past")))
+    return " AND ".join(f"{quoted(chunk.where['column'])} {sign} {int(at)}" for sign, at in bounds if at is not None)
+
+
+def changed_chunks(
+    opened: pymysql.Connection[Any],
+    name: str,
+    config: MysqlConfig,
+    table: SourceTable,
+    now: Watermark,
+    done: Sequence[ChunkRead],
+) -> list[Chunk]:
+    """The chunks of a table that are not in the snapshot of ``now`` as they were read.
+
+    Where the log does not tell (it was purged or begun anew, the table was altered or truncated), all are.
+
+    Args:
+        now: the snapshot's place in the log, as `mysql_capture.first_position` tells it.
+    """
+    from assets.sources.mysql_binlog_events import MalformedEventError
+
+    others = [read for read in done if read.state != now.position]
+    if not others:
+        return []
+    try:
+        return _changed(opened, name, config, table, now, done)
+    except (StreamLostError, SchemaChangedError, UnsupportedTableError, MalformedEventError):
+        return [read.chunk for read in others]
+
+
+def _changed(
+    opened: pymysql.Connection[Any],
+    name: str,
+    config: MysqlConfig,
+    table: SourceTable,
+    now: Watermark,
+    done: Sequence[ChunkRead],
+) -> list[Chunk]:
+    from assets.sources.mysql_changes import key_changes
+    from assets.sources.mysql_log_window import log_window
+
+    first = done[0].chunk.where["column"]
+    column = next(c for c in table.columns if c.name == first)
+    ordered = sorted(done, key=lambda read: (read.chunk.where["first"] is not None, read.chunk.where["first"]))
+    window = log_window(opened, f"{name}/{table.name}", config, now, [read.state for read in ordered])
+    changes = key_changes(opened, name, config, table, column, window)
+    shown = last_shown(changes, window, [read.chunk.where["first"] for read in ordered[1:]])
+    return [read.chunk for read, last in zip(ordered, shown, strict=True) if window.age(read.state) < last]
+
+
+def last_shown(changes: MysqlChangeRead, window: LogWindow, edges: Sequence[int]) -> list[int]:
+    """For each range between edges: the age of the first snapshot that shows the last change of a key in it.
+
+    Raises:
+        StreamLostError: the table was truncated.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    kind = pa.uint64() if pa.types.is_decimal(changes.schema.field(0).type) else pa.int64()
+    firsts = np.array(edges, kind.to_pandas_dtype())
+    shown = np.zeros(len(edges) + 1, np.int64)
+    for batch in changes.batches():
+        keys = batch.rows.column(0).cast(kind).to_numpy()
+        places = np.searchsorted(firsts, keys, side="right")
+        np.maximum.at(shown, places, window.shown(batch.positions.to_numpy()))
+    if changes.truncates:
+        raise StreamLostError("the table was truncated")
+    return shown.tolist()
