@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from assets.boto_times import use_quick_times
 from assets.errors import ConfigurationError
 from assets.lakehouse.storage import Storage, StoredFile
 
@@ -34,6 +35,7 @@ class S3Storage(Storage):
             aws_secret_access_key=keys[1].get_secret_value() if keys[1] else None,
             region_name=settings.s3_region,
         )
+        use_quick_times(self._session)
         self._endpoint = settings.s3_endpoint_url
         self._region = settings.s3_region
         config = Config(

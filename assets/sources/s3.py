@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, SecretStr, model_validator
 
+from assets.boto_times import use_quick_times
 from assets.errors import ConfigurationError, HeadraceError, SourceAccessError, SourceUnreachableError
 from assets.sources.file_tables import FileTablesConfig
 from assets.sources.object_files import ObjectFilesConnector
@@ -98,6 +99,7 @@ class S3Store(ObjectStore):
             )
             if config.role_arn:
                 session = self._assumed(session, options)
+            use_quick_times(session)
             return session.client("s3", endpoint_url=config.endpoint_url, config=options)
         except BotoCoreError as error:
             raise SourceAccessError(
