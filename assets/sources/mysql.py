@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -16,7 +17,7 @@ from assets.sync_plan import ReadEstimate
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from assets.sources.mysql_capture import ColumnFacts, LogPosition
+    from assets.sources.mysql_capture import LogPosition
     from assets.sources.mysql_read import MysqlRead
     from assets.sources.mysql_snapshot import SnapshotPosition
 
@@ -90,6 +91,7 @@ class MysqlConnector(Connector):
 
         from assets.sources import mysql_capture as capture
         from assets.sources.mysql_catalogue import table_facts
+        from assets.sources.mysql_chunks import snapshot_state
         from assets.sources.mysql_connection import explain
         from assets.sources.mysql_read import MysqlRead
         from assets.sources.mysql_snapshot import open_snapshot, server_identity
@@ -101,28 +103,19 @@ class MysqlConnector(Connector):
                 facts["server"] = server_identity(opened)
                 facts["transactional"] = (facts["engine"] or "innodb").lower() in TRANSACTIONAL
                 described = capture.column_facts(opened, table) if logged else []
-                places: list[capture.LogPosition] = []
+                places: list[LogPosition | None] = []
 
                 def begin() -> None:
-                    places.append(capture.open_snapshot_at(opened, where, self.config))
+                    places.append(capture.open_placed_snapshot(opened, where, self.config))
 
                 position = open_snapshot(opened, tries=tries, begin=begin if logged else None)
                 facts["position"] = int(position.clock.utc.timestamp() * 1_000_000)
                 read = MysqlRead(self, opened, table, facts, columns)
                 if logged:
-                    read.state = self._state(facts, places[-1], described)
+                    read.state = snapshot_state(self.name, self.config, facts, places[-1], described)
                 yield read, position
             except (pymysql.Error, OSError) as error:
                 raise explain(error, where, self.config) from None
-
-    def _state(self, facts: Mapping[str, Any], place: LogPosition, columns: Sequence[ColumnFacts]) -> dict[str, Any]:
-        """Which snapshot it is, and where it lies in the binlog."""
-        import uuid
-
-        from assets.sources.mysql_capture import first_position
-
-        found = first_position(self.name, self.config, facts["server"], place, columns, facts["position"])
-        return found.position | {"snapshot": uuid.uuid4().hex}
 
     @contextmanager
     def _captured(self, plan: WindowPlan) -> Iterator[TableRead]:
@@ -149,8 +142,8 @@ class MysqlConnector(Connector):
                 place = capture.open_snapshot_at(opened, where, self.config)
                 read = MysqlRead(self, opened, table, facts, table.columns)
                 read.key = plan.key
-                read.state = state = self._state(facts, place, columns)
-                position = {name: value for name, value in state.items() if name != "snapshot"}
+                position = capture.first_position(where, self.config, facts, place, columns)
+                read.state = position | {"snapshot": uuid.uuid4().hex}
                 read.watermark = Watermark(value=place.gtid, position=position)
                 read.high = place.gtid
                 yield read

@@ -15,6 +15,7 @@ from assets.errors import SourceAccessError, SourceUnreachableError, Unsupported
 from assets.sources.interface import StreamStatus
 from assets.sources.mysql_binlog_stream import binlog_stream
 from assets.sources.mysql_connection import MysqlConfig, connection, is_mariadb, quoted, rows
+from assets.sources.mysql_snapshot import BEGIN
 from assets.sync import STREAM, SourceTable, Watermark
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 TRIES = 8
 SETTLING_SECONDS = 0.02
-_BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 _COLUMNS = """
 SELECT column_name, data_type, column_type, character_set_name, is_nullable, column_default, extra
 FROM information_schema.columns WHERE table_schema = %s AND table_name = %s ORDER BY ordinal_position
@@ -187,7 +187,7 @@ def open_snapshot_at(opened: pymysql.Connection[Any], where: str, config: MysqlC
     so the set as it was before the snapshot misses nothing. Where it stays the same for a moment, no more is seen.
     """
     if is_mariadb(opened):
-        rows(opened, _BEGIN)
+        rows(opened, BEGIN)
         status = dict(rows(opened, "SHOW STATUS LIKE 'binlog_snapshot_%'"))
         found = {name.lower(): value for name, value in status.items()}
         file, place = found["binlog_snapshot_file"], int(found["binlog_snapshot_position"])
@@ -199,7 +199,7 @@ def open_snapshot_at(opened: pymysql.Connection[Any], where: str, config: MysqlC
     for attempt in range(TRIES):
         file, place, _, _ = log_end(opened, where, config)
         before = executed(opened)
-        rows(opened, _BEGIN)
+        rows(opened, BEGIN)
         time.sleep(SETTLING_SECONDS)
         exact = executed(opened) == before
         if exact or attempt == TRIES - 1:
@@ -215,7 +215,7 @@ def _quiet_snapshot(opened: pymysql.Connection[Any], where: str, config: MysqlCo
     for _ in range(TRIES):
         ((gtid,),) = rows(opened, "SELECT @@global.gtid_binlog_pos")
         file, place, _, _ = log_end(opened, where, config)
-        rows(opened, _BEGIN)
+        rows(opened, BEGIN)
         status = {name.lower(): value for name, value in rows(opened, "SHOW STATUS LIKE 'binlog_snapshot_%'")}
         ((after,),) = rows(opened, "SELECT @@global.gtid_binlog_pos")
         here = (status["binlog_snapshot_file"], int(status["binlog_snapshot_position"]))
@@ -230,24 +230,36 @@ def _quiet_snapshot(opened: pymysql.Connection[Any], where: str, config: MysqlCo
     )
 
 
+def open_placed_snapshot(opened: pymysql.Connection[Any], where: str, config: MysqlConfig) -> LogPosition | None:
+    """As `open_snapshot_at`, but a snapshot whose place the server does not tell is one, too: None."""
+    try:
+        return open_snapshot_at(opened, where, config)
+    except SourceUnreachableError:
+        rows(opened, BEGIN)
+        return None
+
+
 def first_position(
-    name: str, config: MysqlConfig, server: str, found: LogPosition, columns: Sequence[ColumnFacts], last: int
-) -> Watermark:
-    """The watermark of a first load."""
+    name: str, config: MysqlConfig, facts: Mapping[str, Any], found: LogPosition, columns: Sequence[ColumnFacts]
+) -> dict[str, Any]:
+    """The watermark's position of a first load.
+
+    Args:
+        facts: the server's identity as ``server``, the snapshot's moment as ``position``.
+    """
     with binlog_stream(name, config) as stream:
         made = stream.begun(found.file)
-    position = {
+    return {
         STREAM: "binlog",
-        "server": server,
+        "server": facts["server"],
         "gtid": found.gtid,
         "file": found.file,
         "place": found.place,
         "made": made,
-        "last": last,
+        "last": facts["position"],
         "columns": [column.stored for column in columns],
         "prepared": [],
     }
-    return Watermark(value=found.gtid, position=position)
 
 
 def change_status(

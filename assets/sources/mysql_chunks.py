@@ -7,7 +7,8 @@ the log which that snapshot shows and the chunk's own does not, holds the same r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from assets.errors import SchemaChangedError, SourceAccessError, StreamLostError, UnsupportedTableError
@@ -20,6 +21,7 @@ from assets.sync import Chunk, ChunkRead, SourceTable, Watermark
 if TYPE_CHECKING:
     import pymysql
 
+    from assets.sources.mysql_capture import ColumnFacts, LogPosition
     from assets.sources.mysql_changes import MysqlChangeRead
     from assets.sources.mysql_log_window import LogWindow
 
@@ -114,6 +116,25 @@ def condition(chunk: Chunk) -> str:
     return " AND ".join(f"{quoted(chunk.where['column'])} {sign} {int(at)}" for sign, at in bounds if at is not None)
 
 
+def snapshot_state(
+    name: str,
+    config: MysqlConfig,
+    facts: Mapping[str, Any],
+    place: LogPosition | None,
+    columns: Sequence[ColumnFacts],
+) -> dict[str, Any]:
+    """Which snapshot it is, and its place in the log where the server tells it."""
+    from assets.sources.mysql_capture import first_position
+
+    state = {"snapshot": uuid.uuid4().hex}
+    if place is None:
+        return state
+    try:
+        return state | first_position(name, config, facts, place, columns)
+    except (SourceAccessError, StreamLostError):
+        return state
+
+
 def changed_chunks(
     opened: pymysql.Connection[Any],
     name: str,
@@ -127,13 +148,15 @@ def changed_chunks(
     Where the log does not tell (it was purged or begun anew, the table was altered or truncated), all are.
 
     Args:
-        now: the snapshot's place in the log, as `mysql_capture.first_position` tells it.
+        now: the snapshot's `snapshot_state`.
     """
     from assets.sources.mysql_binlog_events import MalformedEventError
 
     others = [read for read in done if read.state != now.position]
     if not others:
         return []
+    if any("gtid" not in state for state in (now.position, *(read.state for read in others))):
+        return [read.chunk for read in others]
     try:
         return _changed(opened, name, config, table, now, done)
     except (StreamLostError, SchemaChangedError, UnsupportedTableError, MalformedEventError):

@@ -44,7 +44,7 @@ class LogWindow(GtidWindow):
 
     Args:
         now: the last snapshot.
-        states: the others, as `mysql_capture.first_position` tells their places; ``now`` may be among them.
+        states: the others, as `mysql_chunks.snapshot_state` tells their places; ``now`` may be among them.
         end: a place in the log behind everything that the last one shows.
 
     Raises:

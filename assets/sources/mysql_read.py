@@ -218,7 +218,7 @@ class MysqlRead(TableRead):
     def remaining(self, done: Sequence[ChunkRead]) -> list[Chunk]:
         from assets.sources.mysql_chunks import changed_chunks
 
-        here = Watermark(value=self.state["gtid"], position=dict(self.state))
+        here = Watermark(position=dict(self.state))
         return changed_chunks(self._opened, self._connector.name, self._connector.config, self._table, here, done)
 
     def take_over(self, done: Sequence[ChunkRead]) -> None:

@@ -35,7 +35,7 @@ SELECT coalesce(max(CASE WHEN command IN ('Query', 'Execute') AND user <> 'syste
        coalesce(max(user = 'system user' AND command <> 'Daemon'), 0)
 FROM information_schema.processlist WHERE id <> connection_id()
 """
-_BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
+BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 _ENGINE_CODES = (1227, 1142, 1044, 1045)
 
 
@@ -145,7 +145,7 @@ def open_snapshot(
     Args:
         begin: begins the transaction with its snapshot, where more is to be known of it.
     """
-    begin = begin or partial(rows, opened, _BEGIN)
+    begin = begin or partial(rows, opened, BEGIN)
     while True:
         tries -= 1
         before = activity(opened)

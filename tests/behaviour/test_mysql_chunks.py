@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -228,18 +230,32 @@ def test_tables_that_cannot_be_cut_or_shall_not_be_are_read_as_a_whole(big: Mysq
     assert big.sync(big.name("big")).rows_silver == ROWS
 
 
-def test_a_login_that_may_not_read_the_log_reads_the_table_as_a_whole(
-    big: MysqlInstallation, mariadb: MariadbServer
-) -> None:
-    big.execute("CREATE USER reader IDENTIFIED BY 'secret1'", f"GRANT SELECT ON {big.database}.* TO reader")
-    try:
-        config = {**mariadb.config(big.database), "user": "reader", "password": "secret1"}
-        big.steps.catalog.add_connector("shop", "mysql", config, replace=True)
-        assert chunks_of(big) == []
-        big.execute("GRANT REPLICATION SLAVE, BINLOG MONITOR ON *.* TO reader")
-        assert len(chunks_of(big)) >= 4
-    finally:
-        big.execute("DROP USER reader")
+@pytest.fixture
+def reader(big: MysqlInstallation) -> Iterator[str]:
+    """A login that may read the table, and the connector's."""
+    name = f"reader_{uuid.uuid4().hex[:8]}"
+    big.execute(f"CREATE USER {name} IDENTIFIED BY 'secret1'", f"GRANT SELECT ON {big.database}.* TO {name}")
+    config = {**big.source.config(big.database), "user": name, "password": "secret1"}
+    big.steps.catalog.add_connector("shop", "mysql", config, replace=True)
+    yield name
+    big.execute(f"DROP USER {name}")
+
+
+def test_a_login_that_may_not_read_the_log_reads_the_table_as_a_whole(big: MysqlInstallation, reader: str) -> None:
+    assert chunks_of(big) == []
+    big.execute(f"GRANT REPLICATION SLAVE, BINLOG MONITOR ON *.* TO {reader}")
+    assert len(chunks_of(big)) >= 4
+
+
+def test_chunks_whose_places_in_the_log_are_not_known_are_read_again(big: MysqlInstallation, reader: str) -> None:
+    big.execute(f"GRANT REPLICATION SLAVE, BINLOG MONITOR ON *.* TO {reader}")
+    work, read = begun(big)
+    extracted(big, work, read, 0, 1)
+    big.execute(f"REVOKE REPLICATION SLAVE ON *.* FROM {reader}", "UPDATE big SET note = 'x' WHERE id = 1")
+    extracted(big, work, read, *range(2, read.chunks))
+    result, again = finished(big, work, read)
+    assert (result.equal, len(again)) == (True, read.chunks)
+    assert_equal(big)
 
 
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 20))])
