@@ -6,17 +6,20 @@ the source changed it since, so that the manifest always holds one consistent sn
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from assets.arrow_compute import arrow_compute
 from assets.bronze import BronzeRows
 from assets.errors import LakehouseError, SourceUnreachableError
 from assets.failpoints import failpoint
+from assets.lakehouse.data_files import fit
 from assets.part_staging import PartStaging, Progress
 from assets.snapshot_keeper import SnapshotKeeper
-from assets.sources.interface import CarefulReadNeeded, TableRead
+from assets.sources.interface import UNFIT_COLUMN, CarefulReadNeeded, ChangedRows, TableRead
 from assets.sync import Chunk, ChunkedRead, ChunkRead, Model, TableSync, WindowPlan
 
 if TYPE_CHECKING:
@@ -151,6 +154,39 @@ class ChunkedExtraction:
             reader=part.reader,
         )
 
+    def _mend(
+        self,
+        noted: ChunkPlan,
+        read: TableRead,
+        done: ChunkRead,
+        changed: ChangedRows,
+        stream: str,
+        attempt: int,
+        progress: Progress,
+    ) -> ChunkRead:
+        """The chunk as ``read`` has it: what did not change from its parts, the rest from the source."""
+        part = read.of_rows(changed)
+        rows = BronzeRows(part.schema, noted.plan.tag, part.position)
+        staging = PartStaging(self._lakehouse, self._work, attempt, progress)
+        pc = arrow_compute()
+        column, unfit = rows.names[changed.column], rows.names[UNFIT_COLUMN]
+        kept_unfit = 0
+        with staging.writer(f"chunk-{stream}", rows.schema) as writer:
+            for batch in staging.watched(self._lakehouse.read_parts(done.parts)):
+                kept = batch.filter(pc.invert(pc.is_in(batch.column(column), changed.values)))
+                kept_unfit += sum(len(json.loads(text)) for text in kept.column(unfit).drop_null().to_pylist())
+                writer.write(fit(kept, rows.schema))
+            for batch in staging.watched(part.careful_batches()):
+                writer.write(rows.upserts(batch))
+        return done.model_copy(
+            update={
+                "state": dict(read.state),
+                "parts": writer.parts,
+                "rows": sum(p.rows for p in writer.parts),
+                "unfit_values": kept_unfit + part.unfit_values,
+            }
+        )
+
     def finish(self, uri: str, attempt: int, progress: Progress) -> str:
         """Read again what is not as one snapshot has it, and write the manifest. Returns its URI."""
         noted = self._noted(uri)
@@ -165,13 +201,18 @@ class ChunkedExtraction:
             def again(chunks: Sequence[Chunk]) -> None:
                 for chunk in chunks:
                     number = numbers.setdefault(chunk.id, len(numbers))
-                    by_id[chunk.id] = self._stage(noted, read, chunk, f"{number}-again", attempt, progress)
+                    stream, rows = f"{number}-again", read.changed_rows(chunk)
+                    if rows is None:
+                        by_id[chunk.id] = self._stage(noted, read, chunk, stream, attempt, progress)
+                    else:
+                        by_id[chunk.id] = self._mend(noted, read, by_id[chunk.id], rows, stream, attempt, progress)
                     if number < len(noted.chunks):
                         self._note(f"chunks-a{noted.attempt}-{number}", by_id[chunk.id])
                     failpoint("during_finish_chunks")
 
             again([chunk for chunk in noted.chunks if chunk.id not in by_id])
             changed = read.remaining(list(by_id.values()))
+            mended = sum(1 for chunk in changed if read.changed_rows(chunk))
             again(changed)
             done = list(by_id.values())
             read.take_over(done)
@@ -179,6 +220,7 @@ class ChunkedExtraction:
             plan = noted.plan
             if changed:
                 told = f"{len(changed)} of {len(done)} chunks changed while others were read, and were read again"
+                told += f", {mended} of them only where they changed" if mended else ""
                 plan = plan.model_copy(update={"reason": "; ".join(filter(None, [plan.reason, told]))})
             manifest = self._steps.write_manifest(self._work, plan, read, attempt, summed)
         self._note(f"chunks-a{noted.attempt}-finished", done[0])  # the snapshot is let go

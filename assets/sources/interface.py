@@ -43,6 +43,14 @@ class CarefulReadNeeded(Exception):
     """A value needs the careful reader: discard what ``batches()`` gave and use ``careful_batches()``."""
 
 
+@dataclass(frozen=True)
+class ChangedRows:
+    """Rows whose ``column`` has one of ``values`` (of the column's type)."""
+
+    column: str
+    values: pa.Array
+
+
 class TableRead(ABC):
     """One table being read in one consistent snapshot. Batches carry the contract's types and source column names."""
 
@@ -120,6 +128,14 @@ class TableRead(ABC):
         A chunk with the id of a done one replaces it. Where nothing changed meanwhile, nothing remains.
         """
         return [read.chunk for read in done if read.state != self.state]
+
+    def changed_rows(self, chunk: Chunk) -> ChangedRows | None:
+        """Of a done chunk that ``remaining`` returned: the rows that may not be as they were read. None: any."""
+        return None
+
+    def of_rows(self, rows: ChangedRows) -> TableRead:
+        """The same snapshot limited to such rows, a few; valid while this read is open."""
+        raise NotImplementedError
 
     found: Mapping[str, Any] = {}
     """What ``take_over`` wants to know of a chunk beside its rows, as JSON; known after its rows are read."""

@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from assets.errors import SchemaChangedError, SourceAccessError, StreamLostError, UnsupportedTableError
-from assets.sources.interface import MAX_CHUNKS
+from assets.sources.interface import MAX_CHUNKS, ChangedRows
 from assets.sources.mysql_check import binlog_prerequisites
 from assets.sources.mysql_connection import MysqlConfig, quoted, rows
 from assets.sources.mysql_estimate import planned_rows
 from assets.sync import Chunk, ChunkRead, SourceTable, Watermark
 
 if TYPE_CHECKING:
+    import numpy as np
     import pymysql
 
     from assets.sources.mysql_capture import ColumnFacts, LogPosition
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 PIECES_A_CHUNK = 4
 """The planner's guesses of pieces so much smaller than a chunk are put together."""
+MOST_KEYS = 50_000
+"""A chunk with more keys that changed is read again as a whole."""
+MOST_CHANGED = 4
+"""So is one of which more than one in so many rows may have changed."""
 _LEADING = """
 SELECT column_name FROM information_schema.statistics
 WHERE table_schema = %s AND table_name = %s AND index_name = 'PRIMARY' AND seq_in_index = 1
@@ -142,8 +147,8 @@ def changed_chunks(
     table: SourceTable,
     now: Watermark,
     done: Sequence[ChunkRead],
-) -> list[Chunk]:
-    """The chunks of a table that are not in the snapshot of ``now`` as they were read.
+) -> list[tuple[Chunk, ChangedRows | None]]:
+    """The chunks of a table that are not in the snapshot of ``now`` as they were read, and which rows; None: any.
 
     Where the log does not tell (it was purged or begun anew, the table was altered or truncated), all are.
 
@@ -155,12 +160,12 @@ def changed_chunks(
     others = [read for read in done if read.state != now.position]
     if not others:
         return []
-    if any("gtid" not in state for state in (now.position, *(read.state for read in others))):
-        return [read.chunk for read in others]
-    try:
-        return _changed(opened, name, config, table, now, done)
-    except (StreamLostError, SchemaChangedError, UnsupportedTableError, MalformedEventError):
-        return [read.chunk for read in others]
+    if all("gtid" in state for state in (now.position, *(read.state for read in others))):
+        try:
+            return _changed(opened, name, config, table, now, done)
+        except (StreamLostError, SchemaChangedError, UnsupportedTableError, MalformedEventError):
+            pass  # whatever happened, every row is read again
+    return [(read.chunk, None) for read in others]
 
 
 def _changed(
@@ -170,7 +175,9 @@ def _changed(
     table: SourceTable,
     now: Watermark,
     done: Sequence[ChunkRead],
-) -> list[Chunk]:
+) -> list[tuple[Chunk, ChangedRows | None]]:
+    import pyarrow as pa
+
     from assets.sources.mysql_changes import key_changes
     from assets.sources.mysql_log_window import log_window
 
@@ -179,12 +186,20 @@ def _changed(
     ordered = sorted(done, key=lambda read: (read.chunk.where["first"] is not None, read.chunk.where["first"]))
     window = log_window(opened, f"{name}/{table.name}", config, now, [read.state for read in ordered])
     changes = key_changes(opened, name, config, table, column, window)
-    shown = last_shown(changes, window, [read.chunk.where["first"] for read in ordered[1:]])
-    return [read.chunk for read, last in zip(ordered, shown, strict=True) if window.age(read.state) < last]
+    edges = [read.chunk.where["first"] for read in ordered[1:]]
+    found: list[tuple[Chunk, ChangedRows | None]] = []
+    for read, keys in zip(ordered, changed_keys(changes, window, edges, [read.state for read in ordered]), strict=True):
+        if keys is None or MOST_CHANGED * len(keys) > read.rows:
+            found.append((read.chunk, None))
+        elif len(keys):
+            found.append((read.chunk, ChangedRows(first, pa.array(keys).cast(changes.schema.field(0).type))))
+    return found
 
 
-def last_shown(changes: MysqlChangeRead, window: LogWindow, edges: Sequence[int]) -> list[int]:
-    """For each range between edges: the age of the first snapshot that shows the last change of a key in it.
+def changed_keys(
+    changes: MysqlChangeRead, window: LogWindow, edges: Sequence[int], states: Sequence[dict[str, Any]]
+) -> list[np.ndarray | None]:
+    """For each range between edges the keys that changed after its snapshot, each once; None: too many to be kept.
 
     Raises:
         StreamLostError: the table was truncated.
@@ -194,11 +209,17 @@ def last_shown(changes: MysqlChangeRead, window: LogWindow, edges: Sequence[int]
 
     kind = pa.uint64() if pa.types.is_decimal(changes.schema.field(0).type) else pa.int64()
     firsts = np.array(edges, kind.to_pandas_dtype())
-    shown = np.zeros(len(edges) + 1, np.int64)
+    ages = np.array([window.age(state) for state in states])
+    found: list[np.ndarray | None] = [np.array([], kind.to_pandas_dtype()) for _ in ages]
     for batch in changes.batches():
         keys = batch.rows.column(0).cast(kind).to_numpy()
         places = np.searchsorted(firsts, keys, side="right")
-        np.maximum.at(shown, places, window.shown(batch.positions.to_numpy()))
+        later = window.shown(batch.positions.to_numpy()) > ages[places]
+        for place in np.unique(places[later]):
+            known = found[place]
+            if known is not None:
+                known = np.union1d(known, keys[later & (places == place)])
+                found[place] = known if len(known) <= MOST_KEYS else None
     if changes.truncates:
         raise StreamLostError("the table was truncated")
-    return shown.tolist()
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from assets.sources.interface import UNFIT_COLUMN, TableRead
+from assets.sources.interface import UNFIT_COLUMN, ChangedRows, TableRead
 from assets.sources.mysql_connection import quoted, rows
 from assets.sources.mysql_lossy_text import loses_text
 from assets.sync import Chunk, ChunkRead, Column, SourceTable, Watermark, WindowPlan
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
     from assets.sources.mysql import MysqlConnector
     from assets.sources.mysql_snapshot import SnapshotPosition
+
+
+VALUES_A_QUERY = 500
+"""MariaDB joins a list of a thousand as a table."""
 
 
 def selected(column: Column, name: str = "") -> str:
@@ -64,6 +68,8 @@ class MysqlRead(TableRead):
         self._parsers: list[Any] = []
         self.key: tuple[str, ...] = ()
         self.ending: Callable[[], None] | None = None  # fixes the window of a read in chunks
+        self._changed: dict[str, ChangedRows | None] = {}  # by the ids of chunks
+        self._only: ChangedRows | None = None
 
     def _parser(self, columns: Sequence[Column], schema: pa.Schema) -> Any:
         from assets.sources.mysql_text import RowParser
@@ -143,7 +149,19 @@ class MysqlRead(TableRead):
 
         self.reader = "text"
         query = self._select(self._columns, checked=True)
-        yield from text_batches(self._opened, query, self._columns, self._parser(self._columns, self.schema))
+        parser = self._parser(self._columns, self.schema)
+        for some in self._few(query):
+            yield from text_batches(self._opened, some, self._columns, parser)
+
+    def _few(self, query: str) -> Iterator[str]:
+        """The query, for some of the wanted values at a time where only such rows are read."""
+        if self._only is None:
+            yield query
+            return
+        values = self._only.values
+        for start in range(0, len(values), VALUES_A_QUERY):
+            some = ", ".join(str(int(value)) for value in values[start : start + VALUES_A_QUERY].to_pylist())
+            yield f"{query} AND {quoted(self._only.column)} IN ({some})"
 
     def needs_care(self) -> bool:
         """Ask the server whether a value of the window fits no column type; takes a scan of the table."""
@@ -219,7 +237,19 @@ class MysqlRead(TableRead):
         from assets.sources.mysql_chunks import changed_chunks
 
         here = Watermark(position=dict(self.state))
-        return changed_chunks(self._opened, self._connector.name, self._connector.config, self._table, here, done)
+        connector = self._connector
+        found = changed_chunks(self._opened, connector.name, connector.config, self._table, here, done)
+        self._changed = {chunk.id: rows for chunk, rows in found}
+        return [chunk for chunk, _ in found]
+
+    def changed_rows(self, chunk: Chunk) -> ChangedRows | None:
+        return self._changed.get(chunk.id)
+
+    def of_rows(self, rows: ChangedRows) -> MysqlRead:
+        read = MysqlRead(self._connector, self._opened, self._table, self._facts, self._columns)
+        read.key = self.key
+        read._where, read._only = f"({self._where})", rows
+        return read
 
     def take_over(self, done: Sequence[ChunkRead]) -> None:
         if self.ending:

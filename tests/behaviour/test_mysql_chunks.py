@@ -113,7 +113,32 @@ def test_only_chunks_whose_keys_changed_after_their_snapshot_are_read_again(big:
     result, again = finished(big, work, read)
     assert (result.equal, result.rows_read, again) == (True, ROWS - 1, ["chunk-0-again"])
     told = f"1 of {read.chunks} chunks changed while others were read, and were read again"
-    assert str(result.reason).endswith(told)
+    assert str(result.reason).endswith(f"{told}, 1 of them only where they changed")
+    assert_equal(big)
+
+
+def test_of_a_chunk_with_few_changes_only_what_changed_is_read_again(big: MysqlInstallation) -> None:
+    big.execute(
+        "ALTER TABLE big ADD line int NOT NULL DEFAULT 1, DROP PRIMARY KEY, ADD PRIMARY KEY (id, line), ADD day date",
+        "INSERT INTO big SELECT id, note, price, updated_at, 2, NULL FROM big WHERE id % 2 = 0",
+        "SET sql_mode = ''",
+        "UPDATE big SET day = '0000-00-00' WHERE id IN (3, 5, 7)",
+    )
+    work, read = begun(big)
+    extracted(big, work, read)
+    big.execute(
+        "SET sql_mode = ''",
+        "UPDATE big SET day = '2024-02-29' WHERE id = 3",
+        "UPDATE big SET day = '2024-00-00' WHERE id = 4 AND line = 2",
+        "DELETE FROM big WHERE id = 5",
+        "INSERT INTO big VALUES (6, 'third line', 1, now(6), 3, NULL)",
+        f"UPDATE big SET note = 'many' WHERE id > {ROWS // 2}",
+    )
+    result, again = finished(big, work, read)
+    assert (result.equal, result.unfit_values) == (True, 2)
+    assert "chunk-0-again" in again
+    mended = int(str(result.reason).rpartition(", ")[2].split()[0])
+    assert 1 <= mended < len(again), "chunks with more changes are read again as a whole"
     assert_equal(big)
 
 

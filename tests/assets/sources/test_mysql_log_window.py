@@ -15,7 +15,7 @@ from assets.sources.mysql_binlog_rows import LoggedColumn
 from assets.sources.mysql_binlog_statements import TableStatements
 from assets.sources.mysql_capture import LogPosition
 from assets.sources.mysql_changes import MysqlChangeRead
-from assets.sources.mysql_chunks import last_shown
+from assets.sources.mysql_chunks import changed_keys
 from assets.sources.mysql_log_window import LogWindow
 from assets.sync import Watermark
 from tests.assets.sources.test_mysql_binlog_formats import (
@@ -50,7 +50,9 @@ def window(now: dict[str, Any], states: Sequence[dict[str, Any]]) -> LogWindow:
     return LogWindow("c/shop.t", Watermark(value=now["gtid"], position=now), states, END, mariadb=False)
 
 
-def shown(events: Sequence[log.Event], found: LogWindow, edges: Sequence[int]) -> list[int]:
+def changed(
+    events: Sequence[log.Event], found: LogWindow, edges: Sequence[int], states: Sequence[dict[str, Any]]
+) -> list[list[int] | None]:
     logged = (LoggedColumn(COLUMNS[0], FACTS[0].data_type, FACTS[0].charset),)
     table = TableNow("c/shop.t", "", "shop", "t", False, ("id",), logged, FACTS, True)
     found.decoder = ChangeDecoder(table, lambda values, _: (values, values), 0)
@@ -66,7 +68,7 @@ def shown(events: Sequence[log.Event], found: LogWindow, edges: Sequence[int]) -
         dict(found.now.position),
         None,
     )
-    return last_shown(read, found, edges)
+    return [None if keys is None else keys.tolist() for keys in changed_keys(read, found, edges, states)]
 
 
 def test_a_change_counts_for_the_snapshots_that_were_taken_before_its_transaction_ended() -> None:
@@ -89,7 +91,19 @@ def test_a_change_counts_for_the_snapshots_that_were_taken_before_its_transactio
         rows(DELETE, image(55, TRUE, 2)),
         XID,
     ]
-    assert shown(events, found, [10, 20, 30, 40, 50]) == [1, 2, 2, 2, 2, 0]
+    edges = [10, 20, 30, 40, 50]
+    assert changed(events, found, edges, [first] * 6) == [[5], [15], [25], [35], [45], []]
+    assert changed(events, found, edges, [second] * 6) == [[], [15], [25], [35], [45], []]
+    assert changed(events, found, edges, [first, second, now] * 2) == [[5], [15], [], [35], [45], []]
+
+
+def test_a_chunk_with_more_keys_than_can_be_kept_has_changed_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("assets.sources.mysql_chunks.MOST_KEYS", 2)
+    first = state(f"{SERVER}:1-3")
+    found = window(state(f"{SERVER}:1-9"), [first])
+    events = [event for number in range(4, 9) for event in insert(number, number)]
+    assert changed([*events, *events], found, [5, 7], [first] * 3) == [[4], [5, 6], [7, 8]]
+    assert changed(events, found, [5], [first] * 2) == [[4], None]
 
 
 def test_many_transactions_are_told_apart_over_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,9 +111,12 @@ def test_many_transactions_are_told_apart_over_several_batches(monkeypatch: pyte
     states = [state(f"{SERVER}:1-{number}") for number in range(1, 100)]
     found = window(states[-1], states)
     events = [event for number in range(2, 100) for event in insert(number, number)]
-    ages = shown(events, found, list(range(2, 101)))
-    # the snapshot of number n has the age n - 1 and is the first one that shows n; the last one has no age of its own
-    assert ages == [0, *(number - 1 for number in range(2, 100)), 0]
+    # a chunk for each number, read just before its change was committed and just after it
+    edges = list(range(3, 100))
+    before = [states[max(0, number - 2)] for number in range(2, 100)]
+    after = [states[number - 1] for number in range(2, 100)]
+    assert changed(events, found, edges, before) == [[number] for number in range(2, 100)]
+    assert changed(events, found, edges, after) == [[]] * 98
     assert len(found._starts) <= 8
 
 
@@ -122,4 +139,4 @@ def test_a_truncated_table_and_one_that_was_altered_are_refused() -> None:
     first, now = state(f"{SERVER}:1-3"), state(f"{SERVER}:1-5")
     for text in ("TRUNCATE t", "ALTER TABLE t DROP PARTITION p"):
         with pytest.raises(StreamLostError):
-            shown([gtid(4), query(text)], window(now, [first]), [10])
+            changed([gtid(4), query(text)], window(now, [first]), [10], [first] * 2)
