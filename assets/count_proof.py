@@ -21,11 +21,17 @@ def compare_counts(work: TableSync, manifest: Manifest, bronze: CommitInfo, live
         staged = manifest.rows_read + manifest.rows_deleted + manifest.rows_filled
         counts = {"staged": staged, "Bronze": staged if bronze.repeated else bronze.rows_added}
     if len(set(counts.values())) > 1:
+        remedy = "Sync the table again with --mode full."
+        if manifest.mode == "full":
+            remedy = (
+                "Sync the table again. If they differ each time, it changes by itself while it is read, as a view of "
+                "random rows or of the present moment does: no copy can equal it."
+            )
         told = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise MismatchError(
             f"row counts differ: {told}",
             where=f"{work.connector}/{work.table}",
-            remedy="Sync the table again with --mode full.",
+            remedy=remedy,
         )
 
 

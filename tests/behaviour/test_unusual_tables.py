@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from assets.errors import SourceAccessError, UnsupportedTableError
+from assets.errors import MismatchError, SourceAccessError, UnsupportedTableError
 from tests.behaviour.installation import Installation
 
 
@@ -51,6 +51,14 @@ def test_a_view_that_cannot_be_evaluated_is_refused_with_the_servers_words_and_i
     assert not refused.value.retryable
     shop.execute("DELETE FROM t WHERE id = 500")
     assert shop.sync("public.broken").equal is True
+
+
+def test_a_view_that_is_another_one_each_time_it_is_read_is_told_to_be_so(shop: Installation) -> None:
+    shop.execute("CREATE VIEW drawn AS SELECT i FROM generate_series(1, 5000) i WHERE random() < 0.5")
+    with pytest.raises(MismatchError, match=r"row counts differ: source \d+, staged \d+") as told:
+        shop.sync("public.drawn")
+    assert "it changes by itself" in told.value.remedy
+    assert "--mode full" not in told.value.remedy
 
 
 def test_a_table_without_a_key_is_loaded_in_full_and_says_why(shop: Installation) -> None:
