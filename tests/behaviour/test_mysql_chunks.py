@@ -22,7 +22,7 @@ from tests.behaviour.mysql_installation import MysqlInstallation
 from tests.behaviour.worker_runs import activity_tries
 from tests.servers.mariadb_server import MariadbServer
 
-ROWS = 40_000
+ROWS = 8_000
 COLUMNS = ["id", "note", "price", "updated_at"]
 
 
@@ -39,9 +39,9 @@ def big(tmp_path: Path, mariadb: MariadbServer, mariadb_database: str) -> MysqlI
 
 def filled(shop: MysqlInstallation, key: str = "int", rows: str = f"seq FROM seq_1_to_{ROWS}") -> MysqlInstallation:
     shop.execute(
-        f"CREATE OR REPLACE TABLE big (id {key}, note varchar(200), price decimal(12, 2), updated_at timestamp(6) NULL,"
+        f"CREATE OR REPLACE TABLE big (id {key}, note varchar(800), price decimal(12, 2), updated_at timestamp(6) NULL,"
         " PRIMARY KEY (id))",
-        f"INSERT INTO big SELECT *, repeat('x', 100), 1.25, now(6) - INTERVAL 1 DAY FROM (SELECT {rows}) s",
+        f"INSERT INTO big SELECT *, repeat('x', 650), 1.25, now(6) - INTERVAL 1 DAY FROM (SELECT {rows}) s",
         "ANALYZE TABLE big",
     )
     return shop
