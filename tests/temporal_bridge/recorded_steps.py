@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,8 +123,9 @@ class RecordedSteps:
     def record(self, work: TableSync, result: TableResult) -> TableResult:
         self._log("record", work)
         path = self.folder / "rows" / work.table
-        path.with_suffix(".new").write_text(result.model_dump_json())
-        path.with_suffix(".new").replace(path)
+        new = path.with_name(f"{path.name}-{uuid.uuid4().hex}.new")  # two tables may be recorded at once
+        new.write_text(result.model_dump_json())
+        new.replace(path)
         return result
 
     def fail(self, work: TableSync, error_type: str, error: str) -> TableResult:
