@@ -6,7 +6,6 @@ the source changed it since, so that the manifest always holds one consistent sn
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -19,7 +18,7 @@ from assets.failpoints import failpoint
 from assets.lakehouse.data_files import fit
 from assets.part_staging import PartStaging, Progress
 from assets.snapshot_keeper import SnapshotKeeper
-from assets.sources.interface import UNFIT_COLUMN, CarefulReadNeeded, ChangedRows, TableRead
+from assets.sources.interface import UNFIT_COLUMN, CarefulReadNeeded, ChangedRows, Remaining, TableRead, count_unfit
 from assets.sync import Chunk, ChunkedRead, ChunkRead, Model, TableSync, WindowPlan
 
 if TYPE_CHECKING:
@@ -174,7 +173,7 @@ class ChunkedExtraction:
         with staging.writer(f"chunk-{stream}", rows.schema) as writer:
             for batch in staging.watched(self._lakehouse.read_parts(done.parts)):
                 kept = batch.filter(pc.invert(pc.is_in(batch.column(column), changed.values)))
-                kept_unfit += sum(len(json.loads(text)) for text in kept.column(unfit).drop_null().to_pylist())
+                kept_unfit += count_unfit(kept.column(unfit))
                 writer.write(fit(kept, rows.schema))
             for batch in staging.watched(part.careful_batches()):
                 writer.write(rows.upserts(batch))
@@ -198,41 +197,41 @@ class ChunkedExtraction:
         with self._open(noted) as read:
             numbers = {chunk.id: number for number, chunk in enumerate(noted.chunks)}
 
-            def again(chunks: Sequence[Chunk]) -> None:
-                for chunk in chunks:
-                    number = numbers.setdefault(chunk.id, len(numbers))
-                    stream, rows = f"{number}-again", read.changed_rows(chunk)
-                    if rows is None:
+            def again(remaining: Sequence[Remaining]) -> None:
+                for one in remaining:
+                    chunk, number = one.chunk, numbers.setdefault(one.chunk.id, len(numbers))
+                    stream = f"{number}-again"
+                    if one.rows is None:
                         by_id[chunk.id] = self._stage(noted, read, chunk, stream, attempt, progress)
                     else:
-                        by_id[chunk.id] = self._mend(noted, read, by_id[chunk.id], rows, stream, attempt, progress)
+                        by_id[chunk.id] = self._mend(noted, read, by_id[chunk.id], one.rows, stream, attempt, progress)
                     if number < len(noted.chunks):
                         self._note(f"chunks-a{noted.attempt}-{number}", by_id[chunk.id])
                     failpoint("during_finish_chunks")
 
-            again([chunk for chunk in noted.chunks if chunk.id not in by_id])
+            again([Remaining(chunk) for chunk in noted.chunks if chunk.id not in by_id])
             changed = read.remaining(list(by_id.values()))
-            mended = sum(1 for chunk in changed if read.changed_rows(chunk))
             again(changed)
             done = list(by_id.values())
             read.take_over(done)
-            summed = self._summed(done) | {"future_rows": read.future_rows + sum(chunk.future_rows for chunk in done)}
             plan = noted.plan
             if changed:
                 told = f"{len(changed)} of {len(done)} chunks changed while others were read, and were read again"
+                mended = sum(1 for one in changed if one.rows)
                 told += f", {mended} of them only where they changed" if mended else ""
                 plan = plan.model_copy(update={"reason": "; ".join(filter(None, [plan.reason, told]))})
-            manifest = self._steps.write_manifest(self._work, plan, read, attempt, summed)
+            manifest = self._steps.write_manifest(self._work, plan, read, attempt, self._summed(read, done))
         self._note(f"chunks-a{noted.attempt}-finished", done[0])  # the snapshot is let go
         return manifest
 
     @staticmethod
-    def _summed(done: Sequence[ChunkRead]) -> dict[str, Any]:
+    def _summed(read: TableRead, done: Sequence[ChunkRead]) -> dict[str, Any]:
         readers = dict.fromkeys(chunk.reader for chunk in done)
         parts = tuple(part for chunk in done for part in chunk.parts)
         return {
             "parts": parts,
             "rows_read": sum(part.rows for part in parts),
+            "future_rows": read.future_rows + sum(chunk.future_rows for chunk in done),
             "unfit_values": sum(chunk.unfit_values for chunk in done),
             "bytes_read": sum(chunk.bytes for chunk in done),
             "reader": ", ".join(readers),

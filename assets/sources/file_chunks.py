@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from assets.sources.even_groups import group_starts
 from assets.sources.file_reading import TableFile
 from assets.sources.file_tables import FileTable
 from assets.sources.interface import MAX_CHUNKS
@@ -28,14 +30,8 @@ def file_chunks(files: Sequence[TableFile], chunk_bytes: int) -> list[Chunk]:
     total = sum(file.found.size for file in files)
     if total < 2 * chunk_bytes or len(files) > MAX_FILES:
         return []
-    wanted = total / min(-(-total // chunk_bytes), MAX_CHUNKS)
-    groups: list[list[TableFile]] = [[]]
-    size = 0
-    for file in files:
-        if groups[-1] and size + file.found.size / 2 > wanted * len(groups):
-            groups.append([])
-        groups[-1].append(file)
-        size += file.found.size
+    starts = group_starts([file.found.size for file in files], min(-(-total // chunk_bytes), MAX_CHUNKS))
+    groups = [files[start:end] for start, end in pairwise([*starts, len(files)])]
     return [chunk_of(str(number), group) for number, group in enumerate(groups)] if len(groups) > 1 else []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -49,6 +50,25 @@ class ChangedRows:
 
     column: str
     values: pa.Array
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """A chunk that is not as a snapshot has it.
+
+    Args:
+        rows: of a chunk that was read: no others differ. None: any may.
+    """
+
+    chunk: Chunk
+    rows: ChangedRows | None = None
+
+
+def count_unfit(column: pa.Array) -> int:
+    """How many values a batch's ``_headrace_unfit`` column holds."""
+    if column.null_count == len(column):
+        return 0
+    return sum(len(json.loads(text)) for text in column.to_pylist() if text)
 
 
 class TableRead(ABC):
@@ -122,16 +142,12 @@ class TableRead(ABC):
         """The same snapshot limited to one chunk; valid while this read is open."""
         raise NotImplementedError
 
-    def remaining(self, done: Sequence[ChunkRead]) -> list[Chunk]:
+    def remaining(self, done: Sequence[ChunkRead]) -> list[Remaining]:
         """The chunks that ``done``, read in other states maybe, does not hold exactly as this snapshot has them.
 
         A chunk with the id of a done one replaces it. Where nothing changed meanwhile, nothing remains.
         """
-        return [read.chunk for read in done if read.state != self.state]
-
-    def changed_rows(self, chunk: Chunk) -> ChangedRows | None:
-        """Of a done chunk that ``remaining`` returned: the rows that may not be as they were read. None: any."""
-        return None
+        return [Remaining(read.chunk) for read in done if read.state != self.state]
 
     def of_rows(self, rows: ChangedRows) -> TableRead:
         """The same snapshot limited to such rows, a few; valid while this read is open."""

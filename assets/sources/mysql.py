@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -91,7 +90,6 @@ class MysqlConnector(Connector):
 
         from assets.sources import mysql_capture as capture
         from assets.sources.mysql_catalogue import table_facts
-        from assets.sources.mysql_chunks import snapshot_state
         from assets.sources.mysql_connection import explain
         from assets.sources.mysql_read import MysqlRead
         from assets.sources.mysql_snapshot import open_snapshot, server_identity
@@ -112,7 +110,7 @@ class MysqlConnector(Connector):
                 facts["position"] = int(position.clock.utc.timestamp() * 1_000_000)
                 read = MysqlRead(self, opened, table, facts, columns)
                 if logged:
-                    read.state = snapshot_state(self.name, self.config, facts, places[-1], described)
+                    read.state |= capture.known_position(self.name, self.config, facts, places[-1], described)
                 yield read, position
             except (pymysql.Error, OSError) as error:
                 raise explain(error, where, self.config) from None
@@ -143,7 +141,7 @@ class MysqlConnector(Connector):
                 read = MysqlRead(self, opened, table, facts, table.columns)
                 read.key = plan.key
                 position = capture.first_position(where, self.config, facts, place, columns)
-                read.state = position | {"snapshot": uuid.uuid4().hex}
+                read.state |= position
                 read.watermark = Watermark(value=place.gtid, position=position)
                 read.high = place.gtid
                 yield read

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from assets.errors import SourceAccessError, SourceUnreachableError, UnsupportedTableError
+from assets.errors import SourceAccessError, SourceUnreachableError, StreamLostError, UnsupportedTableError
 from assets.sources.interface import StreamStatus
 from assets.sources.mysql_binlog_stream import binlog_stream
 from assets.sources.mysql_connection import MysqlConfig, connection, is_mariadb, quoted, rows
@@ -140,19 +140,20 @@ def require_followable(opened: pymysql.Connection[Any], where: str, table: Sourc
         )
 
 
-def require_logged(opened: pymysql.Connection[Any], where: str, config: MysqlConfig, schema: str) -> None:
-    """Refuse a database that the server leaves out of its log.
+def require_logged(opened: pymysql.Connection[Any], where: str, config: MysqlConfig, schema: str) -> str:
+    """Refuse a database that the server leaves out of its log. Returns the log's newest file.
 
     Raises:
         SourceAccessError: ``binlog_do_db`` or ``binlog_ignore_db`` leaves it out.
     """
-    _, _, wanted, ignored = log_end(opened, where, config)
+    file, _, wanted, ignored = log_end(opened, where, config)
     if (wanted and schema not in wanted.split(",")) or schema in ignored.split(","):
         raise SourceAccessError(
             f"the server leaves database {schema} out of its binlog",
             where=where,
             remedy="Correct binlog_do_db and binlog_ignore_db in the server's configuration, and restart it.",
         )
+    return file
 
 
 def log_end(opened: pymysql.Connection[Any], where: str, config: MysqlConfig) -> tuple[str, int, str, str]:
@@ -260,6 +261,18 @@ def first_position(
         "columns": [column.stored for column in columns],
         "prepared": [],
     }
+
+
+def known_position(
+    name: str, config: MysqlConfig, facts: Mapping[str, Any], found: LogPosition | None, columns: Sequence[ColumnFacts]
+) -> dict[str, Any]:
+    """As `first_position`; empty where the server does not tell the place, or its log not any more."""
+    if found is None:
+        return {}
+    try:
+        return first_position(name, config, facts, found, columns)
+    except (SourceAccessError, StreamLostError):
+        return {}
 
 
 def change_status(

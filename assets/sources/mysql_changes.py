@@ -407,7 +407,7 @@ def key_changes(
         window,
         window.before,
         window.end,
-        dict(window.now.position),
+        dict(window.now),
         None,
     )
 

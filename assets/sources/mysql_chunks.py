@@ -7,22 +7,21 @@ the log which that snapshot shows and the chunk's own does not, holds the same r
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from assets.errors import SchemaChangedError, SourceAccessError, StreamLostError, UnsupportedTableError
-from assets.sources.interface import MAX_CHUNKS, ChangedRows
+from assets.sources.even_groups import group_starts
+from assets.sources.interface import MAX_CHUNKS, ChangedRows, Remaining
 from assets.sources.mysql_check import binlog_prerequisites
 from assets.sources.mysql_connection import MysqlConfig, quoted, rows
 from assets.sources.mysql_estimate import planned_rows
-from assets.sync import Chunk, ChunkRead, SourceTable, Watermark
+from assets.sync import Chunk, ChunkRead, SourceTable
 
 if TYPE_CHECKING:
     import numpy as np
     import pymysql
 
-    from assets.sources.mysql_capture import ColumnFacts, LogPosition
     from assets.sources.mysql_changes import MysqlChangeRead
     from assets.sources.mysql_log_window import LogWindow
 
@@ -71,13 +70,8 @@ def key_chunks(
             waiting += [(middle, past), (first, middle)]
         else:
             pieces.append((first, found))
-    wanted = sum(found for _, found in pieces) / number
-    edges: list[int] = []
-    taken = 0
-    for first, found in pieces:
-        if taken + found / 2 > wanted * (len(edges) + 1) and first > low:
-            edges.append(first)
-        taken += found
+    starts = group_starts([found for _, found in pieces], number)
+    edges = [pieces[start][0] for start in starts[1:]]
     ranges = zip([None, *edges], [*edges, None], strict=True)
     chunks = [{"column": column, "first": first, "past": past} for first, past in ranges]
     return [Chunk(id=str(place), where=where) for place, where in enumerate(chunks)] if edges else []
@@ -106,8 +100,7 @@ def _is_logged(
         return False
     try:
         capture.require_followable(opened, where, table, [column])
-        capture.require_logged(opened, where, config, table.schema_name)
-        file, *_ = capture.log_end(opened, where, config)
+        file = capture.require_logged(opened, where, config, table.schema_name)
         with binlog_stream(name, config) as stream:
             stream.begun(file)
     except (SourceAccessError, UnsupportedTableError, StreamLostError):
@@ -121,78 +114,44 @@ def condition(chunk: Chunk) -> str:
     return " AND ".join(f"{quoted(chunk.where['column'])} {sign} {int(at)}" for sign, at in bounds if at is not None)
 
 
-def snapshot_state(
-    name: str,
-    config: MysqlConfig,
-    facts: Mapping[str, Any],
-    place: LogPosition | None,
-    columns: Sequence[ColumnFacts],
-) -> dict[str, Any]:
-    """Which snapshot it is, and its place in the log where the server tells it."""
-    from assets.sources.mysql_capture import first_position
-
-    state = {"snapshot": uuid.uuid4().hex}
-    if place is None:
-        return state
-    try:
-        return state | first_position(name, config, facts, place, columns)
-    except (SourceAccessError, StreamLostError):
-        return state
-
-
 def changed_chunks(
     opened: pymysql.Connection[Any],
     name: str,
     config: MysqlConfig,
     table: SourceTable,
-    now: Watermark,
+    now: dict[str, Any],
     done: Sequence[ChunkRead],
-) -> list[tuple[Chunk, ChangedRows | None]]:
-    """The chunks of a table that are not in the snapshot of ``now`` as they were read, and which rows; None: any.
+) -> list[Remaining]:
+    """The chunks of a table that are not as they were read in the snapshot whose `MysqlRead.state` is ``now``.
 
     Where the log does not tell (it was purged or begun anew, the table was altered or truncated), all are.
-
-    Args:
-        now: the snapshot's `snapshot_state`.
     """
-    from assets.sources.mysql_binlog_events import MalformedEventError
-
-    others = [read for read in done if read.state != now.position]
-    if not others:
-        return []
-    if all("gtid" in state for state in (now.position, *(read.state for read in others))):
-        try:
-            return _changed(opened, name, config, table, now, done)
-        except (StreamLostError, SchemaChangedError, UnsupportedTableError, MalformedEventError):
-            pass  # whatever happened, every row is read again
-    return [(read.chunk, None) for read in others]
-
-
-def _changed(
-    opened: pymysql.Connection[Any],
-    name: str,
-    config: MysqlConfig,
-    table: SourceTable,
-    now: Watermark,
-    done: Sequence[ChunkRead],
-) -> list[tuple[Chunk, ChangedRows | None]]:
     import pyarrow as pa
 
+    from assets.sources.mysql_binlog_events import MalformedEventError
     from assets.sources.mysql_changes import key_changes
     from assets.sources.mysql_log_window import log_window
 
-    first = done[0].chunk.where["column"]
-    column = next(c for c in table.columns if c.name == first)
+    others = [Remaining(read.chunk) for read in done if read.state != now]
     ordered = sorted(done, key=lambda read: (read.chunk.where["first"] is not None, read.chunk.where["first"]))
-    window = log_window(opened, f"{name}/{table.name}", config, now, [read.state for read in ordered])
-    changes = key_changes(opened, name, config, table, column, window)
-    edges = [read.chunk.where["first"] for read in ordered[1:]]
-    found: list[tuple[Chunk, ChangedRows | None]] = []
-    for read, keys in zip(ordered, changed_keys(changes, window, edges, [read.state for read in ordered]), strict=True):
+    states = [read.state for read in ordered]
+    if not others or not all("gtid" in state for state in (now, *states)):
+        return others
+    column = next(c for c in table.columns if c.name == ordered[0].chunk.where["column"])
+    try:
+        window = log_window(opened, f"{name}/{table.name}", config, now, states)
+        changes = key_changes(opened, name, config, table, column, window)
+        edges = [read.chunk.where["first"] for read in ordered[1:]]
+        changed = changed_keys(changes, window, edges, states)
+    except (StreamLostError, SchemaChangedError, UnsupportedTableError, MalformedEventError):
+        return others  # whatever happened, every row is read again
+    found: list[Remaining] = []
+    for read, keys in zip(ordered, changed, strict=True):
         if keys is None or MOST_CHANGED * len(keys) > read.rows:
-            found.append((read.chunk, None))
+            found.append(Remaining(read.chunk))
         elif len(keys):
-            found.append((read.chunk, ChangedRows(first, pa.array(keys).cast(changes.schema.field(0).type))))
+            values = pa.array(keys).cast(changes.schema.field(0).type)
+            found.append(Remaining(read.chunk, ChangedRows(column.name, values)))
     return found
 
 

@@ -26,12 +26,12 @@ def log_window(
     opened: pymysql.Connection[Any],
     where: str,
     config: MysqlConfig,
-    now: Watermark,
+    now: dict[str, Any],
     states: Sequence[dict[str, Any]],
 ) -> LogWindow:
     """The window between the snapshots ``states`` and the last one, ``now``, which is open."""
     if is_mariadb(opened):
-        end = LogPosition(now.position["gtid"], now.position["file"], now.position["place"], True)
+        end = LogPosition(now["gtid"], now["file"], now["place"], True)
         return LogWindow(where, now, states, end, mariadb=True)
     return LogWindow(where, now, states, LogPosition("", *log_end(opened, where, config)[:2], False), mariadb=False)
 
@@ -44,7 +44,7 @@ class LogWindow(GtidWindow):
 
     Args:
         now: the last snapshot.
-        states: the others, as `mysql_chunks.snapshot_state` tells their places; ``now`` may be among them.
+        states: the others, `MysqlRead.state` of each, with their places; ``now`` may be among them.
         end: a place in the log behind everything that the last one shows.
 
     Raises:
@@ -55,16 +55,15 @@ class LogWindow(GtidWindow):
     """Gives changes their positions; set before the log is read."""
 
     def __init__(
-        self, where: str, now: Watermark, states: Sequence[dict[str, Any]], end: LogPosition, *, mariadb: bool
+        self, where: str, now: dict[str, Any], states: Sequence[dict[str, Any]], end: LogPosition, *, mariadb: bool
     ) -> None:
         self.now, self.end, self.by_place, self.may_end_early = now, end, mariadb, not mariadb
-        here = now.position
-        others = [state for state in states if state != here]
-        if {state["server"] for state in others} != {here["server"]}:
+        others = [state for state in states if state != now]
+        if {state["server"] for state in others} != {now["server"]}:
             raise StreamLostError("the snapshots are of several servers", where=where)
-        if not _of_one_log([*others, here]):
+        if not _of_one_log([*others, now]):
             raise StreamLostError("the server's log was begun anew", where=where)
-        shown = LogPosition(here["gtid"], here["file"], here["place"], False)
+        shown = LogPosition(now["gtid"], now["file"], now["place"], False)
         for state in others:
             GtidWindow.between(state["gtid"], shown, mariadb=mariadb, where=where)
         self._sets: list[Intervals] = []
@@ -116,7 +115,7 @@ class LogWindow(GtidWindow):
 
     def age(self, state: dict[str, Any]) -> int:
         """The number of a snapshot in order of age; of the last one a number that no change reaches."""
-        return len(self._others) if state == self.now.position else self._others.index(state)
+        return len(self._others) if state == self.now else self._others.index(state)
 
 
 def _of_one_log(states: Sequence[dict[str, Any]]) -> bool:

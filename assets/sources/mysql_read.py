@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from assets.sources.interface import UNFIT_COLUMN, ChangedRows, TableRead
+from assets.sources.interface import UNFIT_COLUMN, ChangedRows, Remaining, TableRead
 from assets.sources.mysql_connection import quoted, rows
 from assets.sources.mysql_lossy_text import loses_text
 from assets.sync import Chunk, ChunkRead, Column, SourceTable, Watermark, WindowPlan
@@ -68,7 +69,8 @@ class MysqlRead(TableRead):
         self._parsers: list[Any] = []
         self.key: tuple[str, ...] = ()
         self.ending: Callable[[], None] | None = None  # fixes the window of a read in chunks
-        self._changed: dict[str, ChangedRows | None] = {}  # by the ids of chunks
+        # which snapshot it is, and its place in the binlog where that is to be known and the server tells it
+        self.state: dict[str, Any] = {"snapshot": uuid.uuid4().hex}
         self._only: ChangedRows | None = None
 
     def _parser(self, columns: Sequence[Column], schema: pa.Schema) -> Any:
@@ -228,28 +230,24 @@ class MysqlRead(TableRead):
     def of_chunk(self, chunk: Chunk) -> MysqlRead:
         from assets.sources.mysql_chunks import condition
 
-        read = MysqlRead(self._connector, self._opened, self._table, self._facts, self._columns)
-        read.key = self.key
-        read._where = f"({self._where}) AND {condition(chunk)}"
-        return read
-
-    def remaining(self, done: Sequence[ChunkRead]) -> list[Chunk]:
-        from assets.sources.mysql_chunks import changed_chunks
-
-        here = Watermark(position=dict(self.state))
-        connector = self._connector
-        found = changed_chunks(self._opened, connector.name, connector.config, self._table, here, done)
-        self._changed = {chunk.id: rows for chunk, rows in found}
-        return [chunk for chunk, _ in found]
-
-    def changed_rows(self, chunk: Chunk) -> ChangedRows | None:
-        return self._changed.get(chunk.id)
+        return self._limited(condition(chunk))
 
     def of_rows(self, rows: ChangedRows) -> MysqlRead:
+        read = self._limited("true")
+        read._only = rows
+        return read
+
+    def _limited(self, condition: str) -> MysqlRead:
         read = MysqlRead(self._connector, self._opened, self._table, self._facts, self._columns)
         read.key = self.key
-        read._where, read._only = f"({self._where})", rows
+        read._where = f"({self._where}) AND {condition}"
         return read
+
+    def remaining(self, done: Sequence[ChunkRead]) -> list[Remaining]:
+        from assets.sources.mysql_chunks import changed_chunks
+
+        connector = self._connector
+        return changed_chunks(self._opened, connector.name, connector.config, self._table, self.state, done)
 
     def take_over(self, done: Sequence[ChunkRead]) -> None:
         if self.ending:

@@ -18,7 +18,7 @@ from assets.lakehouse.interface import OP, POSITION
 from assets.row_filter import RowFilter
 from assets.sources.file_chunks import changed_chunks, files_of
 from assets.sources.file_reading import FILE, ROW, TableFile
-from assets.sources.interface import BATCH_ROWS, UNFIT_COLUMN, TableRead
+from assets.sources.interface import BATCH_ROWS, UNFIT_COLUMN, Remaining, TableRead, count_unfit
 from assets.sources.loaded_files import LoadedFiles, mark_rows
 from assets.sources.newest_rows import NewestRows
 from assets.sources.object_files import KEY, ObjectFilesConnector, digest_of
@@ -82,9 +82,7 @@ class FileRows(TableRead):
                     batches = future.result() if future else self._streamed(file, wanted)
                     for batch in batches:
                         if not isinstance(batch, EncodedRows):
-                            misfits = batch.column(batch.num_columns - 1)
-                            if misfits.null_count < len(misfits):
-                                self._unfit += _count(misfits)
+                            self._unfit += count_unfit(batch.column(batch.num_columns - 1))
                         yield batch
             finally:
                 for _, future in waiting:
@@ -153,12 +151,6 @@ class FileRows(TableRead):
 
 def _age(file: TableFile) -> tuple[float, str]:
     return file.found.modified, file.found.key
-
-
-def _count(misfits: pa.Array) -> int:
-    import json
-
-    return sum(len(json.loads(text)) for text in misfits.to_pylist() if text)
 
 
 class ObjectRead(FileRows):
@@ -397,8 +389,8 @@ class ObjectRead(FileRows):
             "position": self.position,
         }
 
-    def remaining(self, done: Sequence[ChunkRead]) -> list[Chunk]:
-        return changed_chunks(self._listed, done)
+    def remaining(self, done: Sequence[ChunkRead]) -> list[Remaining]:
+        return [Remaining(chunk) for chunk in changed_chunks(self._listed, done)]
 
     def take_over(self, done: Sequence[ChunkRead]) -> None:
         read = {key: (StoredObject(key, *about), rows) for d in done for key, *about, rows in d.found["files"]}

@@ -3,14 +3,13 @@
 # SQL text is composed of quoted identifiers here, which is no LiteralString.
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from assets.encoded_rows import EncodedRows
-from assets.sources.interface import UNFIT_COLUMN, CarefulReadNeeded, TableRead
+from assets.sources.interface import UNFIT_COLUMN, CarefulReadNeeded, Remaining, TableRead, count_unfit
 from assets.sources.postgres_chunks import Piece
 from assets.sources.postgres_cursor import CursorWindow
 from assets.sync import Chunk, ChunkRead, Column, SourceTable, Watermark, WindowPlan
@@ -332,9 +331,7 @@ class PostgresRead(TableRead):
         for piece in self._pieces:
             for batch in self._text(self._select(map(_selected, self._columns), piece), self._columns, self.schema):
                 self._saw(batch.num_rows, batch.column(self._cursor.index) if self._cursor else None)
-                column = batch.column(batch.num_columns - 1)
-                if column.null_count < len(column):
-                    self._unfit += sum(len(json.loads(text)) for text in column.to_pylist() if text)
+                self._unfit += count_unfit(batch.column(batch.num_columns - 1))
                 yield batch
         self._close_window()
 
@@ -374,10 +371,10 @@ class PostgresRead(TableRead):
         read._pieces, read._whole = pieces(chunk, read._where), False
         return read
 
-    def remaining(self, done: Sequence[ChunkRead]) -> list[Chunk]:
+    def remaining(self, done: Sequence[ChunkRead]) -> list[Remaining]:
         from assets.sources.postgres_chunks import changed_chunks
 
-        return changed_chunks(self._opened, self.state, done, self._where)
+        return [Remaining(chunk) for chunk in changed_chunks(self._opened, self.state, done, self._where)]
 
     def take_over(self, done: Sequence[ChunkRead]) -> None:
         self._rows += sum(read.rows for read in done)

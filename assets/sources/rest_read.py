@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from assets.errors import ConfigurationError
-from assets.sources.interface import UNFIT_COLUMN, TableRead
+from assets.sources.interface import UNFIT_COLUMN, TableRead, count_unfit
 from assets.sources.newest_rows import NewestRows
 from assets.sources.rest_api import RestConnector, columns_of
 from assets.sources.rest_config import Endpoint
@@ -209,9 +209,7 @@ class RestRead(TableRead):
     def batches(self) -> Iterator[pa.RecordBatch]:
         rows = (_batch(chunk, self.columns, self.schema) for chunk in self._spooled())
         for batch in self._newest.filtered(rows) if self._newest else rows:
-            misfits = batch.column(batch.num_columns - 1)
-            if misfits.null_count < len(misfits):
-                self._unfit += sum(len(json.loads(text)) for text in misfits.to_pylist() if text)
+            self._unfit += count_unfit(batch.column(batch.num_columns - 1))
             yield batch
 
     def keys(self) -> Iterator[pa.RecordBatch]:

@@ -15,6 +15,7 @@ from assets.lakehouse.databricks import DatabricksLakehouse
 from assets.settings import Settings
 from orchestration.embedded_postgres import EmbeddedPostgres
 from tests.behaviour.installation import Installation
+from tests.behaviour.worker_runs import missed_soon
 
 
 def live_settings() -> dict[str, Any]:
@@ -72,10 +73,7 @@ def crashing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Installation:
     """An installation whose workers are found dead soon."""
-    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HEADRACE_HEARTBEAT_TIMEOUT_SECONDS", "2")
-    monkeypatch.setenv("HEADRACE_HEARTBEAT_THROTTLE_SECONDS", "0.3")
-    monkeypatch.setenv("HEADRACE_FAILPOINTS_FIRED", str(tmp_path / "fired"))
+    missed_soon(monkeypatch, tmp_path)
     shop = Installation(tmp_path / "home", postgres, database())
     shop.execute(
         "CREATE TABLE t (id int PRIMARY KEY, name text, price numeric(12, 2), updated_at timestamptz)",

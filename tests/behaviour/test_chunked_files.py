@@ -14,7 +14,7 @@ from assets.sync import ChunkedRead, TableSync, WindowPlan
 from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
 from tests.behaviour.bucket import Bucket
-from tests.behaviour.worker_runs import activity_tries
+from tests.behaviour.worker_runs import activity_tries, missed_soon
 from tests.servers.s3_server import S3Server
 
 TABLE = "files.orders"
@@ -157,15 +157,9 @@ def test_a_key_of_the_users_own_a_filter_and_increments_are_read_as_a_whole(buck
 def test_a_worker_killed_in_a_chunk_leaves_the_finished_chunks(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {
-        "HEADRACE_HOME": str(tmp_path / "home"),
-        "HEADRACE_CHUNK_MB": "1",
-        "HEADRACE_HEARTBEAT_TIMEOUT_SECONDS": "2",
-        "HEADRACE_HEARTBEAT_THROTTLE_SECONDS": "0.3",
-        "HEADRACE_FAILPOINTS_FIRED": str(tmp_path / "fired"),
-        "HEADRACE_FAILPOINTS": "after_chunk_note=kill,during_finish_chunks=error",
-    }.items():
-        monkeypatch.setenv(name, value)
+    missed_soon(monkeypatch, tmp_path)
+    monkeypatch.setenv("HEADRACE_CHUNK_MB", "1")
+    monkeypatch.setenv("HEADRACE_FAILPOINTS", "after_chunk_note=kill,during_finish_chunks=error")
     lake, settings = bucket.installation, Settings()
     with LocalStack(settings).start(temporal=True, worker=True, dagster=False) as stack:
         (result,) = Headrace(settings=settings).sync("src", [TABLE]).tables

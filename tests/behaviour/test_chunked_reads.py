@@ -15,7 +15,7 @@ from orchestration.embedded_postgres import EmbeddedPostgres
 from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
 from tests.behaviour.installation import Installation
-from tests.behaviour.worker_runs import activity_tries
+from tests.behaviour.worker_runs import activity_tries, missed_soon
 
 TABLE = "public.big"
 ROWS = 40_000
@@ -203,10 +203,7 @@ def test_a_table_with_children_by_inheritance_or_few_rows_is_read_as_a_whole(big
 def crashing_big(
     tmp_path: Path, postgres: EmbeddedPostgres, database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> Installation:
-    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HEADRACE_HEARTBEAT_TIMEOUT_SECONDS", "2")
-    monkeypatch.setenv("HEADRACE_HEARTBEAT_THROTTLE_SECONDS", "0.3")
-    monkeypatch.setenv("HEADRACE_FAILPOINTS_FIRED", str(tmp_path / "fired"))
+    missed_soon(monkeypatch, tmp_path)
     monkeypatch.setenv("HEADRACE_CHUNK_MB", "1")
     return filled(Installation(tmp_path / "home", postgres, database(), chunk_mb=1))
 

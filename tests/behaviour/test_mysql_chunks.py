@@ -19,7 +19,7 @@ from assets.sync import ChunkedRead, TableResult, TableSync
 from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
 from tests.behaviour.mysql_installation import MysqlInstallation
-from tests.behaviour.worker_runs import activity_tries
+from tests.behaviour.worker_runs import activity_tries, missed_soon
 from tests.servers.mariadb_server import MariadbServer
 
 ROWS = 8_000
@@ -347,14 +347,8 @@ def test_a_table_that_was_emptied_when_its_chunks_were_to_be_cut_is_named(big: M
 def test_a_worker_killed_in_a_chunk_leaves_the_finished_chunks(
     tmp_path: Path, mariadb: MariadbServer, mariadb_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {
-        "HEADRACE_HOME": str(tmp_path / "home"),
-        "HEADRACE_HEARTBEAT_TIMEOUT_SECONDS": "2",
-        "HEADRACE_HEARTBEAT_THROTTLE_SECONDS": "0.3",
-        "HEADRACE_FAILPOINTS_FIRED": str(tmp_path / "fired"),
-        "HEADRACE_FAILPOINTS": "after_chunk_note=kill,during_finish_chunks=error",
-    }.items():
-        monkeypatch.setenv(name, value)
+    missed_soon(monkeypatch, tmp_path)
+    monkeypatch.setenv("HEADRACE_FAILPOINTS", "after_chunk_note=kill,during_finish_chunks=error")
     shop, settings = filled(MysqlInstallation(tmp_path / "home", mariadb, mariadb_database)), Settings()
     with LocalStack(settings).start(temporal=True, worker=True, dagster=False) as stack:
         (result,) = Headrace(settings=settings).sync("shop", [shop.name("big")]).tables

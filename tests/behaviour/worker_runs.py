@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from orchestration.local import LocalStack
 from temporal_bridge.client import TemporalClient
@@ -24,6 +25,15 @@ def start_worker(stack: LocalStack, log: Path, *, grace_seconds: int = 1, **envi
             stdout=output,
             stderr=subprocess.STDOUT,
         )
+
+
+def missed_soon(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """The environment of an installation in ``folder/home`` whose workers are found dead soon; what fired lies in
+    ``folder/fired``."""
+    monkeypatch.setenv("HEADRACE_HOME", str(folder / "home"))
+    monkeypatch.setenv("HEADRACE_HEARTBEAT_TIMEOUT_SECONDS", "2")
+    monkeypatch.setenv("HEADRACE_HEARTBEAT_THROTTLE_SECONDS", "0.3")
+    monkeypatch.setenv("HEADRACE_FAILPOINTS_FIRED", str(folder / "fired"))
 
 
 def activity_tries(address: str, workflow_id: str) -> dict[str, list[tuple[str, int]]]:

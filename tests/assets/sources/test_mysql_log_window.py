@@ -17,7 +17,6 @@ from assets.sources.mysql_capture import LogPosition
 from assets.sources.mysql_changes import MysqlChangeRead
 from assets.sources.mysql_chunks import changed_keys
 from assets.sources.mysql_log_window import LogWindow
-from assets.sync import Watermark
 from tests.assets.sources.test_mysql_binlog_formats import (
     BEGIN,
     COLUMNS,
@@ -47,7 +46,7 @@ def state(gtids: str, **other: Any) -> dict[str, Any]:
 
 
 def window(now: dict[str, Any], states: Sequence[dict[str, Any]]) -> LogWindow:
-    return LogWindow("c/shop.t", Watermark(value=now["gtid"], position=now), states, END, mariadb=False)
+    return LogWindow("c/shop.t", now, states, END, mariadb=False)
 
 
 def changed(
@@ -65,7 +64,7 @@ def changed(
         found,
         found.before,
         found.end,
-        dict(found.now.position),
+        dict(found.now),
         None,
     )
     return [None if keys is None else keys.tolist() for keys in changed_keys(read, found, edges, states)]
