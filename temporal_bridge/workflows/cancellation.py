@@ -1,10 +1,14 @@
-"""A workflow's cancellation, where the SDK may have told it to nobody."""
+"""A workflow's cancellation: where the SDK may have told it to nobody, and where it comes to many at once."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from temporalio import workflow
+
+Outcome = TypeVar("Outcome")
 
 
 def raise_cancellation() -> None:
@@ -18,3 +22,18 @@ def raise_cancellation() -> None:
     """
     if workflow.cancellation_reason() is not None:
         raise asyncio.CancelledError
+
+
+async def gather_all(*steps: Awaitable[Outcome]) -> list[Outcome]:
+    """The outcomes of all ``steps``, in order; the first error once every one of them has ended.
+
+    `asyncio.gather` passes the first error on at once: a cancelled workflow would end with the first of its children
+    that has, while others still close their run rows. Histories of that time replay as they were.
+    """
+    tasks = [asyncio.ensure_future(step) for step in steps]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        if workflow.patched("end-with-the-last"):
+            await asyncio.gather(*tasks, return_exceptions=True)
+        raise

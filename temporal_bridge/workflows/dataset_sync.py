@@ -20,7 +20,7 @@ from temporalio.workflow import ChildWorkflowCancellationType, ParentClosePolicy
 with workflow.unsafe.imports_passed_through():
     from assets.naming import workflow_id
     from assets.sync import Model, Overlap, TableResult, TableSync
-    from temporal_bridge.workflows.cancellation import raise_cancellation
+    from temporal_bridge.workflows.cancellation import gather_all, raise_cancellation
     from temporal_bridge.workflows.data_source_sync import HELD, DataSourceSyncWorkflow
     from temporal_bridge.workflows.failure_cause import failure_cause
     from temporal_bridge.workflows.result_size import MAX_RESULT_BYTES, lean
@@ -96,9 +96,9 @@ class DatasetSyncWorkflow:
         if len(left) >= MIN_TOGETHER and workflow.patched("small-tables-together"):
             small = SmallTables(self._free, dataset.max_parallel, ended)
             left = await small.first_look(dataset.tables)
-            await asyncio.gather(small.sync(sync), *(sync(work) for work in left))
+            await gather_all(small.sync(sync), *(sync(work) for work in left))
         else:
-            await asyncio.gather(*(sync(work) for work in left))
+            await gather_all(*(sync(work) for work in left))
         return DatasetResult(results=_bounded([results[work.table] for work in dataset.tables]))
 
     async def _sync_table(self, work: TableSync) -> TableResult:

@@ -36,7 +36,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from assets.naming import path_part
     from assets.sync import Model, Part
-    from temporal_bridge.workflows.cancellation import raise_cancellation
+    from temporal_bridge.workflows.cancellation import gather_all, raise_cancellation
     from temporal_bridge.workflows.failure_cause import FailureCause, failure_cause
     from temporal_bridge.workflows.step_inputs import SyncTimeouts
     from temporal_bridge.workflows.task_queues import WorkerRole, role_queue
@@ -182,7 +182,7 @@ class KnowledgeSourceWorkflow:
             if self._stopped:
                 break
             window = list(enumerate(plan.batches))[start : start + width]
-            await asyncio.gather(*(one(number, batch) for number, batch in window))
+            await gather_all(*(one(number, batch) for number, batch in window))
         return [done[number] for number in sorted(done)]
 
     async def _call_models(self, batch: BatchInput, plan: ExtractionPlan, free: asyncio.Semaphore) -> bool:
@@ -213,7 +213,7 @@ class KnowledgeSourceWorkflow:
                 self._totals = self._totals.model_copy(update={"problem": outcome.problem})
             return True
 
-        asked = await asyncio.gather(*(ask(call) for call in calls))
+        asked = await gather_all(*(ask(call) for call in calls))
         return all(asked)
 
     async def _may_call(self, call: ModelCall, plan: ExtractionPlan) -> bool:
@@ -306,4 +306,4 @@ class KnowledgeExtractionWorkflow:
                 text = cause.text[:MAX_ERROR_CHARACTERS]
                 return outcome.model_copy(update={"error": text, "error_type": cause.error_type})
 
-        return KnowledgeResult(results=tuple(await asyncio.gather(*(one(work) for work in extraction.sources))))
+        return KnowledgeResult(results=tuple(await gather_all(*(one(work) for work in extraction.sources))))

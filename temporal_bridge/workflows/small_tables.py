@@ -13,7 +13,7 @@ from temporalio.workflow import ActivityCancellationType
 
 with workflow.unsafe.imports_passed_through():
     from assets.sync import TableResult, TableSync, Together
-    from temporal_bridge.workflows.cancellation import raise_cancellation
+    from temporal_bridge.workflows.cancellation import gather_all, raise_cancellation
     from temporal_bridge.workflows.step_inputs import SyncTimeouts, TogetherInput
     from temporal_bridge.workflows.task_queues import role_queue
 
@@ -60,9 +60,9 @@ class SmallTables:
         async def one(works: Sequence[TableSync]) -> None:
             async with self._free:
                 done = await self._step("sync_together", works)
-            await asyncio.gather(*(alone(work) for work in _left(works, done)))
+            await gather_all(*(alone(work) for work in _left(works, done)))
 
-        await asyncio.gather(*(one(works) for works in groups))
+        await gather_all(*(one(works) for works in groups))
 
     async def _step(self, step: str, works: Sequence[TableSync]) -> Together:
         """One step for all of ``works``. Where it fails as a whole, each is left to a workflow of its own."""

@@ -79,6 +79,21 @@ def record_many(client: TemporalClient, steps: RecordedSteps) -> None:
     save(client, client.start_workflow(DatasetSyncWorkflow, dataset, id="dataset/many", task_queue=QUEUE), "together")
 
 
+def record_cancelled(client: TemporalClient, steps: RecordedSteps) -> None:
+    tables = ("public.waiting", "public.waiting_longer", "public.waiting_too")
+    dataset = DatasetSync(
+        connector="stopped",
+        tables=tuple(TableSync(connector="stopped", table=table, run_group="run-1") for table in tables),
+        run_group="run-1",
+        max_parallel=2,
+    )
+    before = len(steps.calls("extract"))
+    run = client.start_workflow(DatasetSyncWorkflow, dataset, id="dataset/stopped", task_queue=QUEUE)
+    steps.wait_for("extract", before + 2)
+    client.cancel(run)
+    save(client, run, "cancelled")
+
+
 def record_jobs(client: TemporalClient, workspace: DatabricksServer) -> None:
     def start(name: str, source: str) -> WorkflowRun:
         workspace.import_notebook(f"/{name}", source)
@@ -116,6 +131,8 @@ async def main(only: str | None) -> None:
                             record_syncs(client, steps)
                         if only in (None, "together"):
                             record_many(client, steps)
+                        if only in (None, "cancelled"):
+                            record_cancelled(client, steps)
                         if only in (None, "DatabricksJobWorkflow"):
                             record_jobs(client, workspace)
                     finally:

@@ -130,6 +130,8 @@ class RecordedSteps:
 
     def fail(self, work: TableSync, error_type: str, error: str) -> TableResult:
         self._log("fail", work)
+        if work.table.startswith("public.waiting_long"):
+            time.sleep(2)
         return self.record(work, self._result(work, status="failed", error=error, error_type=error_type))
 
     def skip(self, work: TableSync, plan: WindowPlan) -> TableResult:

@@ -99,10 +99,10 @@ def test_no_more_tables_run_at_once_than_allowed(
 def test_cancelling_the_dataset_cancels_its_tables_and_closes_their_runs(
     client: TemporalClient, worker: WorkerProcess, steps: RecordedSteps, task_queue: str
 ) -> None:
-    run = start(client, dataset("public.waiting", "public.waiting_too"), task_queue)
+    run = start(client, dataset("public.waiting", "public.waiting_longer"), task_queue)
     steps.wait_for("extract", 2)
     assert client.cancel_and_wait(run) == "cancelled"
-    for table in ("public.waiting", "public.waiting_too"):
+    for table in ("public.waiting", "public.waiting_longer"):
         assert (steps.run_row(table).status, steps.run_row(table).error) == ("failed", "cancelled")
     with pytest.raises(WorkflowFailedError, match="cancelled"):
         client.wait(run)

@@ -29,6 +29,8 @@ EXPECTED = {
     "DataSourceSyncWorkflow-chunk-failed",
     "DatasetSyncWorkflow-partial",
     "DatasetSyncWorkflow-together",
+    "DatasetSyncWorkflow-cancelled",
+    "DatasetSyncWorkflow-cancelled-with-the-first",
     "KnowledgeExtractionWorkflow-partial",
     "KnowledgeSourceWorkflow-free",
     "KnowledgeSourceWorkflow-paid",
