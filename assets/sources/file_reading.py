@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 Piece = tuple[int, "list[pa.Array] | None", "list[dict[str, str]] | None"]
 """A number of rows, their columns, and what of them fits no column type. No columns: these rows are left out."""
 MAX_WORKBOOK_BYTES = 256 << 20
+TAIL_BYTES = 64 << 10
+"""Of a Parquet file: most footers are shorter."""
 FILE, ROW, VERSION = "_file", "_row", "_file_version"
 
 
@@ -215,12 +217,21 @@ class TableFile:
         return pa.PythonFile(ObjectStream(self.store, self.found), mode="r")
 
     def _footer(self) -> Any:
-        """Range by range: the end of the file is all that is asked for."""
+        """The end of the file: all that is asked for where only columns and numbers of rows are wanted."""
         import pyarrow as pa
 
-        from assets.sources.object_store import ObjectStream
+        from assets.sources.object_store import WHOLE_BYTES, ObjectStream
 
-        return pa.PythonFile(ObjectStream(self.store, self.found), mode="r") if self.compression == "none" else None
+        size = self.found.size
+        if self.compression != "none" or size <= TAIL_BYTES:
+            return None
+        tail = self.store.read(self.found, size - TAIL_BYTES, TAIL_BYTES)
+        length = int.from_bytes(tail[-8:-4], "little") + 8
+        if length > min(size, WHOLE_BYTES):
+            return pa.PythonFile(ObjectStream(self.store, self.found), mode="r")
+        if length > TAIL_BYTES:
+            tail = self.store.read(self.found, size - length, length)
+        return pa.BufferReader(tail[-length:])
 
     def _require_unique(self, names: list[str]) -> None:
         twice = sorted({name for name in names if names.count(name) > 1})

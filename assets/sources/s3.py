@@ -14,6 +14,7 @@ from assets.errors import ConfigurationError, HeadraceError, SourceAccessError, 
 from assets.sources.file_tables import FileTablesConfig
 from assets.sources.object_files import ObjectFilesConnector
 from assets.sources.object_store import ObjectChangedError, ObjectStore, StoredObject, reachable
+from assets.sources.s3_ranges import S3Ranges
 from assets.url_guard import UrlGuard
 
 if TYPE_CHECKING:
@@ -67,9 +68,9 @@ class S3Store(ObjectStore):
     def __init__(self, config: S3Config) -> None:
         self.config = config
         self.where = f"s3://{config.bucket}"
-        self._client = self._made()
+        self._client, self._ranges = self._made()
 
-    def _made(self) -> Any:
+    def _made(self) -> tuple[Any, S3Ranges]:
         try:
             import boto3
             from botocore.config import Config
@@ -100,13 +101,14 @@ class S3Store(ObjectStore):
             if config.role_arn:
                 session = self._assumed(session, options)
             use_quick_times(session)
-            return session.client("s3", endpoint_url=config.endpoint_url, config=options)
+            client = session.client("s3", endpoint_url=config.endpoint_url, config=options)
         except BotoCoreError as error:
             raise SourceAccessError(
                 " ".join(str(error).split())[:300],
                 where=self.where,
                 remedy="Correct `profile`, `role_arn` or the keys.",
             ) from None
+        return client, S3Ranges(session, client, config.bucket, self.where)
 
     def _assumed(self, session: Any, options: Any) -> Any:
         """A session of the role, renewed by botocore before its keys expire."""
@@ -219,6 +221,8 @@ class S3Store(ObjectStore):
         from botocore.exceptions import ClientError
 
         with self._explained(found.key):
+            if (data := self._ranges.read(found, start, length)) is not None:
+                return data
             try:
                 answer = self._client.get_object(
                     Bucket=self.config.bucket,
