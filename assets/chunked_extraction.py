@@ -151,6 +151,7 @@ class ChunkedExtraction:
             future_rows=part.future_rows,
             unfit_values=part.unfit_values,
             reader=part.reader,
+            unforeseen=part.unforeseen,
         )
 
     def _mend(
@@ -209,10 +210,16 @@ class ChunkedExtraction:
                         self._note(f"chunks-a{noted.attempt}-{number}", by_id[chunk.id])
                     failpoint("during_finish_chunks")
 
+            def unforeseen() -> bool:
+                return any(done.unforeseen for done in by_id.values())
+
             again([Remaining(chunk) for chunk in noted.chunks if chunk.id not in by_id])
-            changed = read.remaining(list(by_id.values()))
+            changed = [] if unforeseen() else read.remaining(list(by_id.values()))
             again(changed)
             done = list(by_id.values())
+            if unforeseen():
+                exact = self._steps.planned_exactly(self._work, noted.plan)
+                return self._steps.extract(self._work, exact, attempt, progress)
             read.take_over(done)
             plan = noted.plan
             if changed:

@@ -107,14 +107,30 @@ class SyncSteps:
         )
         return plan.model_copy(update={"tag": tag, "shape": shape, "chunked": chunked})
 
-    def window(self, work: TableSync) -> WindowChoice:
-        """What the sync would read, and why. Asks the source and the Bronze table, changes nothing."""
+    def window(self, work: TableSync, *, exact: bool = False) -> WindowChoice:
+        """What the sync would read, and why. Asks the source and the Bronze table, changes nothing.
+
+        ``exact``: by all columns that a table of files has, also where a first load would ask for a sample.
+        """
         source = self.source(work.connector)
         refuse_what_cannot_be_done(work, source)
-        (found,) = source.discover([work.table])
         bronze, silver = (TableId(layer=x, connector=work.connector, table=work.table) for x in ("bronze", "silver"))
         self.lakehouse.refresh([bronze, silver])
-        return choose_window(work, source, found, self.lakehouse.known_state(bronze), self.hash_key)
+        stored = self.lakehouse.known_state(bronze)
+        named = work.columns or work.row_filter or work.key  # columns that have to be known
+        if exact or stored is not None or named:
+            (found,) = source.discover([work.table])
+        else:
+            found = source.first_look(work.table)
+        return choose_window(work, source, found, stored, self.hash_key)
+
+    def planned_exactly(self, work: TableSync, plan: WindowPlan) -> WindowPlan:
+        """The plan of a first load whose sample did not show all columns, by all files."""
+        exact = self.window(work, exact=True).plan
+        shape = exact.shape.model_copy(update={"epoch": plan.shape.epoch})
+        told = "columns came that a sample of the files did not show"
+        reason = "; ".join(filter(None, [exact.reason, told]))
+        return exact.model_copy(update={"tag": plan.tag, "shape": shape, "base_tag": plan.base_tag, "reason": reason})
 
     def bring_up(self, work: TableSync, choice: WindowChoice) -> TableState | None:
         """Let the stored tables catch up with earlier runs and with the source's new names. Returns Bronze's state."""

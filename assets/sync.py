@@ -136,6 +136,7 @@ class SourceTable(Model):
     left_out: tuple[str, ...] = Field(default=(), description="columns that no table holds, with their types: not read")
     limited: str = Field(default="", description="why this login cannot see all rows, where the source tells it")
     row_filter: str = Field(default="", description="only these rows: ``assets.row_filter``; set for a read")
+    sampled: bool = Field(default=False, description="columns are those of some of its files: reading tells the others")
 
     @property
     def by_default(self) -> bool:
@@ -240,6 +241,7 @@ class ChunkRead(Model):
     future_rows: int = 0
     unfit_values: int = 0
     reader: str = ""
+    unforeseen: bool = Field(default=False, description="what it holds has columns that a plan by a sample lacks")
 
 
 class Manifest(Model):

@@ -54,10 +54,14 @@ class WindowExtraction:
                 source = self._steps.shaped(work.connector, told.shape)
                 shaped = source.of(shaped.read, told)
             if told.mode == plan.mode:
-                return self._extracted(told, source, shaped)
+                uri = self._extracted(told, source, shaped)
+                if uri is not None:
+                    return uri
+                told = self._steps.planned_exactly(work, plan)
         return self._steps.extract(work, told, self._attempt, self._progress)
 
-    def _extracted(self, plan: WindowPlan, source: ShapedSource, shaped: ShapedRead) -> str:
+    def _extracted(self, plan: WindowPlan, source: ShapedSource, shaped: ShapedRead) -> str | None:
+        """The manifest's URI; None: the plan lacks columns that came."""
         read, work = shaped.read, self._work
         rows = BronzeRows(shaped.schema, plan.tag, read.position)
         silver = self._steps.silver_table(work.connector, work.table, [c.name for c in shaped.columns], plan.shape)
@@ -72,6 +76,8 @@ class WindowExtraction:
             except CarefulReadNeeded:
                 careful = changes(told_apart(shaped.careful_batches(), merged, where))
                 staged = self._staged(plan, rows, shaped, careful)
+        if read.unforeseen:
+            return None
         deleted: tuple[Part, ...] = ()
         if plan.mode == "incremental" and not plan.backfill:
             known = shaped.deleted_keys(work.deletes == "keys")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from assets.boto_times import use_quick_times
+from assets.boto_sessions import boto_session
 from assets.errors import ConfigurationError
 from assets.lakehouse.storage import Storage, StoredFile
 
@@ -26,16 +26,14 @@ class S3Storage(Storage):
     """
 
     def __init__(self, settings: Settings) -> None:
-        import boto3
         from botocore.config import Config
 
         keys = (settings.s3_access_key_id, settings.s3_secret_access_key)
-        self._session = boto3.Session(
+        self._session = boto_session(
             aws_access_key_id=keys[0].get_secret_value() if keys[0] else None,
             aws_secret_access_key=keys[1].get_secret_value() if keys[1] else None,
             region_name=settings.s3_region,
         )
-        use_quick_times(self._session)
         self._endpoint = settings.s3_endpoint_url
         self._region = settings.s3_region
         config = Config(

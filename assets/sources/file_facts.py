@@ -57,9 +57,23 @@ class FactsCache:
                 finally:
                     for future in asked.values():
                         future.cancel()
-                    if database and new:
-                        database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)", new)
-                        database.commit()
+                    self._keep(database, new)
+
+    def unknown(self, files: Sequence[TableFile]) -> list[TableFile]:
+        """Those whose facts have to be read."""
+        with self._opened() as database:
+            return [file for file in files if self._known(database, file) is None]
+
+    def add(self, found: Sequence[tuple[TableFile, ObjectFacts]]) -> None:
+        """Keep what was learned of files by reading them."""
+        with self._opened() as database:
+            self._keep(database, [(*_name(file), facts.dump()) for file, facts in found])
+
+    @staticmethod
+    def _keep(database: sqlite3.Connection | None, new: Sequence[tuple[str, str, str, str]]) -> None:
+        if database and new:
+            database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)", new)
+            database.commit()
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection | None]:

@@ -14,7 +14,14 @@ from assets.errors import HeadraceError, SourceAccessError
 from assets.sources.file_tables import Compression, FileTable, Format
 from assets.sources.file_values import contract_column, contract_of
 from assets.sources.interface import BATCH_ROWS, UNFIT_COLUMN
-from assets.sources.object_store import ObjectStore, StoredObject, opened, unreadable
+from assets.sources.object_store import (
+    WHOLE_BYTES,
+    ObjectStore,
+    ObjectStream,
+    StoredObject,
+    opened,
+    unreadable,
+)
 from assets.sources.parquet_int96 import finest, int96_columns
 from assets.sources.text_files import (
     chunked,
@@ -76,6 +83,15 @@ class TableFile:
         self.kind: Format = kind
         self.compression: Compression = compression
         self.where = f"{store.where}/{found.key}"
+        self._held: bytes | None = None
+
+    def held(self) -> TableFile:
+        """With the content in memory, where it is fetched whole: the store is asked once for all looks at it."""
+        if self.compression != "none" or self.found.size > WHOLE_BYTES:
+            return self
+        file = TableFile(self.store, self.found, self.table, self.kind, self.compression)
+        file._held = self.store.read(self.found, 0, self.found.size)
+        return file
 
     def _open(self) -> Any:
         return opened(self.store, self.found, self.compression)
@@ -204,8 +220,8 @@ class TableFile:
     def _source(self) -> Any:
         import pyarrow as pa
 
-        from assets.sources.object_store import WHOLE_BYTES, ObjectStream
-
+        if self._held is not None:
+            return pa.BufferReader(self._held)
         if self.compression != "none":
             with self._open() as stream:
                 content = stream.read(MAX_WORKBOOK_BYTES + 1)
@@ -220,10 +236,8 @@ class TableFile:
         """The end of the file: all that is asked for where only columns and numbers of rows are wanted."""
         import pyarrow as pa
 
-        from assets.sources.object_store import WHOLE_BYTES, ObjectStream
-
         size = self.found.size
-        if self.compression != "none" or size <= TAIL_BYTES:
+        if self.compression != "none" or self._held is not None or size <= TAIL_BYTES:
             return None
         tail = self.store.read(self.found, size - TAIL_BYTES, TAIL_BYTES)
         length = int.from_bytes(tail[-8:-4], "little") + 8

@@ -91,6 +91,8 @@ class TableRead(ABC):
     """Why all rows are read again, where they are."""
     columns: tuple[Column, ...] = ()
     """The columns of this read where only reading tells them; empty: those of the plan."""
+    unforeseen: bool = False
+    """Whether columns came that the plan, made by a sample, does not have; the read ends there."""
     position: int
     """Monotonic position of the snapshot in the source's change order (PostgreSQL: WAL LSN as an integer)."""
 
@@ -291,6 +293,11 @@ class Connector(ABC):
             SourceUnreachableError, SourceAccessError.
             NotFoundError: a name in ``tables`` is not there.
         """
+
+    def first_look(self, table: str) -> SourceTable:
+        """A table that was never read and is now, whole: as ``discover``, or by a sample where that takes long."""
+        (found,) = self.discover([table])
+        return found
 
     @abstractmethod
     def probe(self, tables: Sequence[str]) -> str:

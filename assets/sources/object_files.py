@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 KEY = (FILE, ROW)
 SAMPLED_FILES = 5
+LOOKED_AT_FIRST = 32
+"""Files spread over a table that is read for the first time, where twice as many or more are not known."""
 SHOWN_FILES = 20
 SAMPLED_TEXT_BYTES = 4 << 20
 METADATA = (
@@ -113,20 +115,42 @@ class ObjectFilesConnector(Connector):
         if tables is not None:
             return [self._described(*self.files_of(store, name)) for name in tables]
         known, files = self._grouped(store)
-        return [self._described(known[name], files[name], sample=True) for name in sorted(known)]
+        return [self._shown(known[name], files[name]) for name in sorted(known)]
 
-    def _described(self, table: FileTable, files: list[TableFile], sample: bool = False) -> SourceTable:
+    def first_look(self, table: str) -> SourceTable:
+        """Of many Parquet files some are asked for their columns: each file tells its own when it is read."""
+        known, files = self.files_of(self.store(), table)
+        unknown = self.cache.unknown(files)
+        plain = all(file.kind == "parquet" and file.compression == "none" for file in files)
+        if not plain or known.key or len(unknown) < 2 * LOOKED_AT_FIRST:
+            return self._described(known, files)
+        last = len(unknown) - 1
+        asked = {unknown[last * n // (LOOKED_AT_FIRST - 1)].found.key for n in range(LOOKED_AT_FIRST)}
+        left = {file.found.key for file in unknown} - asked
+        looked_at = [file for file in files if file.found.key not in left]
+        return self._described(known, files, looked_at).model_copy(update={"sampled": True})
+
+    def _shown(self, table: FileTable, files: list[TableFile]) -> SourceTable:
+        """By a few files; where those cannot be read, without their columns."""
+        quick = [f for f in files if f.kind == "parquet" or f.found.size <= SAMPLED_TEXT_BYTES]
+        return self._described(table, files, quick[-SAMPLED_FILES:], lenient=True)
+
+    def _described(
+        self,
+        table: FileTable,
+        files: list[TableFile],
+        looked_at: list[TableFile] | None = None,
+        *,
+        lenient: bool = False,
+    ) -> SourceTable:
         size = sum(file.found.size for file in files)
-        looked_at = files
-        if sample:
-            quick = [f for f in files if f.kind == "parquet" or f.found.size <= SAMPLED_TEXT_BYTES]
-            looked_at = quick[-SAMPLED_FILES:]
+        looked_at = files if looked_at is None else looked_at
         unified = UnifiedColumns(table.columns)
         try:
             for _, facts in self.cache.of(looked_at):
                 unified.add(facts)
         except SourceAccessError:
-            if not sample:
+            if not lenient:
                 raise
         columns = unified.columns()
         seen = sum(file.found.size for file in looked_at)

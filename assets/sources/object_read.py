@@ -17,7 +17,8 @@ from assets.errors import SourceUnreachableError, WatermarkError
 from assets.lakehouse.interface import OP, POSITION
 from assets.row_filter import RowFilter
 from assets.sources.file_chunks import changed_chunks, files_of
-from assets.sources.file_reading import FILE, ROW, TableFile
+from assets.sources.file_reading import FILE, ROW, ObjectFacts, TableFile
+from assets.sources.file_values import joined
 from assets.sources.interface import BATCH_ROWS, UNFIT_COLUMN, Remaining, TableRead, count_unfit
 from assets.sources.loaded_files import LoadedFiles, mark_rows
 from assets.sources.newest_rows import NewestRows
@@ -80,6 +81,8 @@ class FileRows(TableRead):
                         return
                     file, future = waiting.popleft()
                     batches = future.result() if future else self._streamed(file, wanted)
+                    if self.unforeseen:
+                        return
                     for batch in batches:
                         if not isinstance(batch, EncodedRows):
                             self._unfit += count_unfit(batch.column(batch.num_columns - 1))
@@ -180,6 +183,8 @@ class ObjectRead(FileRows):
         self._partial = bool(plan.table.row_filter or plan.shape.converts)
         if plan.table.row_filter and not self.own_key:  # with a key of their own all rows say which one is the newest
             self._filter = RowFilter.parse(plan.table.row_filter)
+        self._contract = {column.name: column.arrow_type for column in plan.table.columns}
+        self._learned: list[tuple[TableFile, ObjectFacts]] = []
         self._stored: dict[str, bytearray] = {}  # rows of replaced files that are stored again, one bit each
         self._rows = 0
         if self._previous:
@@ -191,8 +196,8 @@ class ObjectRead(FileRows):
 
     @cached_property
     def _read(self) -> list[TableFile]:
-        """What is read of them: in full, those that fit."""
-        return self._fitting(self._listed)
+        """What is read of them: in full, those that fit, or all where each one tells its columns when it is read."""
+        return list(self._listed) if self._plan.table.sampled else self._fitting(self._listed)
 
     @cached_property
     def reader(self) -> str:  # type: ignore[override]
@@ -242,18 +247,47 @@ class ObjectRead(FileRows):
                 self._pending = True
         return kept
 
+    def _rows_in(self, file: TableFile, columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:
+        if self._plan.table.sampled:
+            held = file.held()
+            facts = held.facts()
+            self._learned.append((file, facts))  # not the one with its content
+            self._facts_rows[file.found.key] = facts.rows
+            if not self._foreseen(facts):
+                self._leave(file)
+                return
+            file = held
+        yield from super()._rows_in(file, columns)
+
+    def _foreseen(self, facts: ObjectFacts) -> bool:
+        """Whether the plan's columns hold all that the file has."""
+        for name, kind in facts.columns.items():
+            wanted = self._contract.get(name)
+            if wanted is None or not isinstance(kind, str) or joined(wanted, kind) != wanted:
+                return False
+        return True
+
+    def _leave(self, file: TableFile) -> None:
+        self.unforeseen = self._pending = True
+        self._left.append(file)
+        self._swapped[file.found.key] = None
+
     def batches(self) -> Iterator[pa.RecordBatch]:
         rows = self.newest(self._read, self._columns) if self.own_key else self.rows_of(self._read)
         for batch in rows:
             self._rows += batch.num_rows
             yield batch
+        self._connector.cache.add(self._learned)
+        self._learned = []
 
     def encoded_batches(self) -> Iterator[pa.RecordBatch | EncodedRows]:
         self._encoded = not self.own_key and self._filter is None
         return self.batches()
 
     def to_read(self) -> tuple[list[TableFile], int]:
-        """The files of this window, and their rows."""
+        """The files of this window, and their rows; of a sampled table an estimate."""
+        if self._plan.table.sampled:
+            return self._read, self._plan.table.estimated_rows or 0
         return self._read, sum(self._facts_rows.get(file.found.key, 0) for file in self._read)
 
     def _settled(self) -> dict[str, TableFile | None]:

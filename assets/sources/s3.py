@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, SecretStr, model_validator
 
-from assets.boto_times import use_quick_times
+from assets.boto_sessions import boto_session
 from assets.errors import ConfigurationError, HeadraceError, SourceAccessError, SourceUnreachableError
 from assets.sources.file_tables import FileTablesConfig
 from assets.sources.object_files import ObjectFilesConnector
@@ -72,7 +72,6 @@ class S3Store(ObjectStore):
 
     def _made(self) -> tuple[Any, S3Ranges]:
         try:
-            import boto3
             from botocore.config import Config
             from botocore.exceptions import BotoCoreError
         except ImportError:
@@ -91,7 +90,7 @@ class S3Store(ObjectStore):
             s3={"addressing_style": style},
         )
         try:
-            session = boto3.Session(
+            session = boto_session(
                 aws_access_key_id=_plain(config.access_key_id),
                 aws_secret_access_key=_plain(config.secret_access_key),
                 aws_session_token=_plain(config.session_token),
@@ -100,7 +99,6 @@ class S3Store(ObjectStore):
             )
             if config.role_arn:
                 session = self._assumed(session, options)
-            use_quick_times(session)
             client = session.client("s3", endpoint_url=config.endpoint_url, config=options)
         except BotoCoreError as error:
             raise SourceAccessError(
@@ -112,7 +110,6 @@ class S3Store(ObjectStore):
 
     def _assumed(self, session: Any, options: Any) -> Any:
         """A session of the role, renewed by botocore before its keys expire."""
-        import boto3
         import botocore.session
         from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 
@@ -127,7 +124,7 @@ class S3Store(ObjectStore):
         )
         inner = botocore.session.get_session()
         inner._credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
-        return boto3.Session(botocore_session=inner, region_name=self.config.region)
+        return boto_session(inner, region_name=self.config.region)
 
     @contextmanager
     def _explained(self, key: str = "") -> Iterator[None]:
