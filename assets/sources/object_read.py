@@ -416,8 +416,9 @@ class ObjectRead(FileRows):
     def found(self) -> dict[str, Any]:  # type: ignore[override]
         """The files as they were read, their rows, and those that are left for the next sync."""
         rows, now = self._rows_now(), self._settled()
+        came_to = [(key, file) for key, file in now.items() if file and key in rows]  # all, or up to an unforeseen one
         return {
-            "files": [[*astuple(file.found), rows[key]] for key, file in now.items() if file],
+            "files": [[*astuple(file.found), rows[key]] for key, file in came_to],
             "left": [[file.found.key, file.found.version] for file in self._left],
             "pending": self._pending,
             "position": self.position,

@@ -149,3 +149,41 @@ def test_gcs_objects_sync_and_are_told_by_their_generation(gcs_server: GcsServer
     assert (second.mode, second.rows_read, second.rows_deleted, second.equal) == ("incremental", 1, 1, True)
     assert lake.silver("files.t", "id", "v") == [(1, "a"), (2, "b"), (3, "c2")]
     assert lake.verify("files.t").equal
+
+
+def s3_store(server: S3Server) -> tuple[Any, Any, Callable[[str, bytes], None]]:
+    bucket, client = server.create_bucket(), server.client()
+    connector = S3Connector("lake", S3Config.model_validate(s3_config(server, bucket)))
+    return connector.store(), connector, lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body)
+
+
+@pytest.mark.parametrize("key", ["a/x.csv", "a b/ü+%25&?#=.csv", "a/~c'(d)*!@$,;:.csv"])
+def test_a_range_of_s3_takes_no_request_of_the_client(
+    s3_server: S3Server, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, _, put = s3_store(s3_server)
+    put(key, b"0123456789")
+    (found,) = store.objects("")
+    assert found.key == key
+    monkeypatch.setattr(store._client, "get_object", lambda **asked: pytest.fail(f"the client was asked for {asked}"))
+    assert store.read(found, 2, 3) == b"234"
+    assert store.read(found, 0, 10) == b"0123456789"
+
+
+def test_what_is_refused_without_the_client_is_asked_by_the_client_from_then_on(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from botocore.credentials import Credentials
+
+    store, _, put = s3_store(s3_server)
+    put("a/x.csv", b"0123456789")
+    (found,) = store.objects("")
+    tries: list[str] = []
+
+    def other() -> Credentials:
+        tries.append("asked")
+        return Credentials(s3_server.access_key_id, "wrong")
+
+    monkeypatch.setattr(store._ranges._session, "get_credentials", other)
+    assert [store.read(found, at, 2) for at in (0, 2, 4)] == [b"01", b"23", b"45"]
+    assert tries == ["asked"]
