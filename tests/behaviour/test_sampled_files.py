@@ -15,6 +15,7 @@ from assets.sources.object_files import LOOKED_AT_FIRST
 from assets.sources.object_store import StoredObject
 from assets.sources.s3 import S3Store
 from assets.sync import TableResult
+from assets.table_planning import plan_table
 from tests.behaviour.bucket import Bucket
 from tests.servers.s3_server import S3Server
 
@@ -136,3 +137,11 @@ def test_where_columns_are_named_all_files_tell_theirs_first(bucket: Bucket) -> 
     assert not plan.table.sampled
     result = lake.sync(TABLE, row_filter="extra = 'x'")
     assert (result.equal, result.rows_silver) == (True, ROWS)
+
+
+def test_the_plan_of_a_first_load_estimates_its_rows_by_the_sample(bucket: Bucket) -> None:
+    lake = bucket.installation
+    plan = plan_table(lake.settings, lake.steps.catalog, lake.steps.lakehouse, lake.work(TABLE))
+    assert plan.error is None and plan.rows is not None
+    assert abs(plan.rows - FILES * ROWS) < ROWS
+    assert bool(plan.chunks) == (lake.settings.chunk_mb == 1)
