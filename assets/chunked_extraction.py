@@ -218,7 +218,7 @@ class ChunkedExtraction:
             again(changed)
             done = list(by_id.values())
             if unforeseen():
-                exact = self._steps.planned_exactly(self._work, noted.plan)
+                exact = self._steps.planned_exactly(self._work, noted.plan, progress)
                 return self._steps.extract(self._work, exact, attempt, progress)
             read.take_over(done)
             plan = noted.plan

@@ -23,6 +23,7 @@ from assets.sources.interface import UNFIT_COLUMN, TableRead
 from assets.sync import (
     ChunkedRead,
     Column,
+    ColumnChoice,
     CommitInfo,
     Manifest,
     SourceTable,
@@ -107,26 +108,29 @@ class SyncSteps:
         )
         return plan.model_copy(update={"tag": tag, "shape": shape, "chunked": chunked})
 
-    def window(self, work: TableSync, *, exact: bool = False) -> WindowChoice:
+    def window(self, work: TableSync, exact: Progress | None = None) -> WindowChoice:
         """What the sync would read, and why. Asks the source and the Bronze table, changes nothing.
 
-        ``exact``: by all columns that a table of files has, also where a first load would ask for a sample.
+        ``exact``: told of each file while all are asked for their columns, also where a first load asks a sample.
         """
         source = self.source(work.connector)
+        if exact is not None:
+            source.progress = exact
         refuse_what_cannot_be_done(work, source)
         bronze, silver = (TableId(layer=x, connector=work.connector, table=work.table) for x in ("bronze", "silver"))
         self.lakehouse.refresh([bronze, silver])
         stored = self.lakehouse.known_state(bronze)
-        named = work.columns or work.row_filter or work.key  # columns that have to be known
-        if exact or stored is not None or named:
+        # columns that have to be known
+        named = work.row_filter or work.key or (work.columns and work.columns != ColumnChoice())
+        if exact is not None or stored is not None or named:
             (found,) = source.discover([work.table])
         else:
             found = source.first_look(work.table)
         return choose_window(work, source, found, stored, self.hash_key)
 
-    def planned_exactly(self, work: TableSync, plan: WindowPlan) -> WindowPlan:
+    def planned_exactly(self, work: TableSync, plan: WindowPlan, progress: Progress) -> WindowPlan:
         """The plan of a first load whose sample did not show all columns, by all files."""
-        exact = self.window(work, exact=True).plan
+        exact = self.window(work, exact=progress).plan
         shape = exact.shape.model_copy(update={"epoch": plan.shape.epoch})
         told = "columns came that a sample of the files did not show"
         reason = "; ".join(filter(None, [exact.reason, told]))

@@ -57,7 +57,7 @@ class WindowExtraction:
                 uri = self._extracted(told, source, shaped)
                 if uri is not None:
                     return uri
-                told = self._steps.planned_exactly(work, plan)
+                told = self._steps.planned_exactly(work, plan, self._progress)
         return self._steps.extract(work, told, self._attempt, self._progress)
 
     def _extracted(self, plan: WindowPlan, source: ShapedSource, shaped: ShapedRead) -> str | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from assets.errors import ConfigurationError, NotFoundError, SourceAccessError
 from assets.sources.file_chunks import file_chunks
 from assets.sources.file_facts import FactsCache, UnifiedColumns
-from assets.sources.file_reading import FILE, ROW, VERSION, TableFile
+from assets.sources.file_reading import FILE, ROW, VERSION, ObjectFacts, TableFile
 from assets.sources.file_tables import SCHEMA, FileTable, FileTablesConfig, file_kind, hidden, tables_of
 from assets.sources.interface import Connector, TableRead
 from assets.sources.object_store import ObjectStore, StoredObject, run_checks
@@ -109,6 +109,13 @@ class ObjectFilesConnector(Connector):
     def cache(self) -> FactsCache:
         return FactsCache(self.home / "cache" if self.home else None, self.name)
 
+    def facts_of(self, files: Sequence[TableFile]) -> Iterator[tuple[TableFile, ObjectFacts]]:
+        """Each file with what it holds, as the cache knows it or the file tells it."""
+        for found in self.cache.of(files):
+            if self.progress:
+                self.progress(0, 0)
+            yield found
+
     def discover(self, tables: Sequence[str] | None = None) -> list[SourceTable]:
         """Without names, a few files of a table are looked at; a named table's columns are those of all its files."""
         store = self.store()
@@ -147,7 +154,7 @@ class ObjectFilesConnector(Connector):
         looked_at = files if looked_at is None else looked_at
         unified = UnifiedColumns(table.columns)
         try:
-            for _, facts in self.cache.of(looked_at):
+            for _, facts in self.facts_of(looked_at):
                 unified.add(facts)
         except SourceAccessError:
             if not lenient:

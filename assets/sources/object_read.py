@@ -238,7 +238,7 @@ class ObjectRead(FileRows):
     def _fitting(self, files: list[TableFile]) -> list[TableFile]:
         """Files whose columns the plan knows; one that came with others since is left for the next run."""
         kept = []
-        for file, facts in self._connector.cache.of(files):
+        for file, facts in self._connector.facts_of(files):
             if facts.columns.keys() <= self._known:
                 kept.append(file)
                 self._facts_rows[file.found.key] = facts.rows
@@ -474,7 +474,7 @@ class VerifyRead(FileRows):
 
     def source_rows(self) -> int:
         if not self.own_key:
-            return sum(facts.rows for _, facts in self._connector.cache.of(self._files))
+            return sum(facts.rows for _, facts in self._connector.facts_of(self._files))
         self._columns = self._described.columns
         return sum(batch.num_rows for batch in self.newest(self._files, self._key_columns()))
 

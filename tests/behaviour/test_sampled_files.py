@@ -56,20 +56,25 @@ def bucket(
     return bucket
 
 
-def loaded(bucket: Bucket) -> TableResult:
-    """A first load by the steps, in chunks where the plan says so."""
+def loaded(bucket: Bucket, moves: list[int] | None = None) -> TableResult:
+    """A first load by the steps, in chunks where the plan says so. ``moves``: what the last step reported."""
+
+    def progress(rows: int, size: int) -> None:
+        if moves is not None:
+            moves.append(rows)
+
     lake = bucket.installation
     work = lake.work(TABLE)
     plan = lake.steps.open_window(work)
     assert plan.table.sampled
     assert plan.chunked == (lake.steps.settings.chunk_mb == 1)
     if not plan.chunked:
-        return lake.finish(work, lake.steps.extract(work, plan, 1))
+        return lake.finish(work, lake.steps.extract(work, plan, 1, progress))
     read = lake.steps.begin_chunks(work, plan, 1)
     for number in range(read.chunks):
         lake.steps.extract_chunk(work, read.uri, number, 1)
     lake.steps.finish_chunks(work, read.uri, 1)  # its result was lost: the step comes again
-    return lake.finish(work, lake.steps.finish_chunks(work, read.uri, 2))
+    return lake.finish(work, lake.steps.finish_chunks(work, read.uri, 2, progress))
 
 
 def test_each_file_is_asked_once_and_those_of_the_sample_twice(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +101,9 @@ def test_each_file_is_asked_once_and_those_of_the_sample_twice(bucket: Bucket, m
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD.keys())
 def test_a_file_that_the_samples_columns_do_not_hold_has_the_load_planned_anew(bucket: Bucket, odd: pa.Table) -> None:
     bucket.put(f"t/{UNSEEN:02d}.parquet", odd)
-    result = loaded(bucket)
+    moves: list[int] = []
+    result = loaded(bucket, moves)
+    assert moves.count(0) >= FILES, "the step lives while it asks all files"
     assert (result.equal, result.rows_read, result.unfit_values) == (True, FILES * ROWS, 0)
     assert TOLD in result.reason
     lake = bucket.installation
