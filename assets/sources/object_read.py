@@ -254,7 +254,7 @@ class ObjectRead(FileRows):
             self._learned.append((file, facts))  # not the one with its content
             self._facts_rows[file.found.key] = facts.rows
             if not self._foreseen(facts):
-                self._leave(file)
+                self.unforeseen = True
                 return
             file = held
         yield from super()._rows_in(file, columns)
@@ -266,11 +266,6 @@ class ObjectRead(FileRows):
             if wanted is None or not isinstance(kind, str) or joined(wanted, kind) != wanted:
                 return False
         return True
-
-    def _leave(self, file: TableFile) -> None:
-        self.unforeseen = self._pending = True
-        self._left.append(file)
-        self._swapped[file.found.key] = None
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         rows = self.newest(self._read, self._columns) if self.own_key else self.rows_of(self._read)
@@ -415,10 +410,11 @@ class ObjectRead(FileRows):
     @property
     def found(self) -> dict[str, Any]:  # type: ignore[override]
         """The files as they were read, their rows, and those that are left for the next sync."""
+        if self.unforeseen:  # it ended somewhere, and all is read anew
+            return {}
         rows, now = self._rows_now(), self._settled()
-        came_to = [(key, file) for key, file in now.items() if file and key in rows]  # all, or up to an unforeseen one
         return {
-            "files": [[*astuple(file.found), rows[key]] for key, file in came_to],
+            "files": [[*astuple(file.found), rows[key]] for key, file in now.items() if file],
             "left": [[file.found.key, file.found.version] for file in self._left],
             "pending": self._pending,
             "position": self.position,

@@ -7,6 +7,7 @@ import json
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,11 @@ def save(client: TemporalClient, run: WorkflowRun, name: str) -> None:
     (FOLDER / f"{run.workflow_type}-{name}.json").write_text(json.dumps(history, indent=1) + "\n")
 
 
+def dataset_of(connector: str, tables: Sequence[str]) -> DatasetSync:
+    works = tuple(TableSync(connector=connector, table=table, run_group="run-1") for table in tables)
+    return DatasetSync(connector=connector, tables=works, run_group="run-1", max_parallel=2)
+
+
 def record_syncs(client: TemporalClient, steps: RecordedSteps) -> None:
     def start(table: str, name: str) -> WorkflowRun:
         work = TableSync(connector=name, table=table, run_group="run-1")
@@ -59,34 +65,19 @@ def record_syncs(client: TemporalClient, steps: RecordedSteps) -> None:
     client.cancel(cancelled)
     save(client, cancelled, "cancelled")
     tables = ("public.orders", "public.forbidden", "public.events")
-    dataset = DatasetSync(
-        connector="shop",
-        tables=tuple(TableSync(connector="shop", table=table, run_group="run-1") for table in tables),
-        run_group="run-1",
-        max_parallel=2,
-    )
+    dataset = dataset_of("shop", tables)
     save(client, client.start_workflow(DatasetSyncWorkflow, dataset, id="dataset/shop", task_queue=QUEUE), "partial")
 
 
 def record_many(client: TemporalClient, steps: RecordedSteps) -> None:
     tables = [f"public.{kind}_{number}" for kind in ("unchanged", "small", "small_odd") for number in range(3)]
-    dataset = DatasetSync(
-        connector="many",
-        tables=tuple(TableSync(connector="many", table=t, run_group="run-1") for t in [*tables, "public.forbidden"]),
-        run_group="run-1",
-        max_parallel=2,
-    )
+    dataset = dataset_of("many", [*tables, "public.forbidden"])
     save(client, client.start_workflow(DatasetSyncWorkflow, dataset, id="dataset/many", task_queue=QUEUE), "together")
 
 
 def record_cancelled(client: TemporalClient, steps: RecordedSteps) -> None:
     tables = ("public.waiting", "public.waiting_longer", "public.waiting_too")
-    dataset = DatasetSync(
-        connector="stopped",
-        tables=tuple(TableSync(connector="stopped", table=table, run_group="run-1") for table in tables),
-        run_group="run-1",
-        max_parallel=2,
-    )
+    dataset = dataset_of("stopped", tables)
     before = len(steps.calls("extract"))
     run = client.start_workflow(DatasetSyncWorkflow, dataset, id="dataset/stopped", task_queue=QUEUE)
     steps.wait_for("extract", before + 2)
