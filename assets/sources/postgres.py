@@ -87,7 +87,7 @@ class PostgresConnector(Connector):
         import psycopg
 
         from assets.sources.postgres_catalogue import list_tables
-        from assets.sources.postgres_snapshot import join_snapshot, open_snapshot
+        from assets.sources.postgres_snapshot import join_snapshot, open_snapshot, shared_changes
 
         with connection(self.name, self.config) as opened:
             ((oid, _),) = list_tables(opened, self.name, None, [table.name])
@@ -96,11 +96,12 @@ class PostgresConnector(Connector):
                 if captured_by is not None:  # made before the snapshot: what the snapshot does not see, the log tells
                     from assets.sources.postgres_capture import make_stream
 
-                    stream = make_stream(opened, self.name, self.config, table, oid, captured_by)
-                position = join_snapshot(opened, shared) if shared else None
-                with closing(PostgresRead(self, opened, table, position or open_snapshot(opened), oid)) as read:
+                    made = shared_changes(shared) if shared else None
+                    stream = made or make_stream(opened, self.name, self.config, table, oid, captured_by)
+                joined = join_snapshot(opened, shared) if shared else None
+                with closing(PostgresRead(self, opened, table, joined or open_snapshot(opened), oid)) as read:
                     if stream is not None:
-                        read.begin_changes(stream)
+                        read.begin_changes(stream, begun=joined is not None)
                     yield read
             except psycopg.Error as error:
                 raise explain(error, f"{self.name}/{table.name}", self.config) from None
@@ -163,7 +164,7 @@ class PostgresConnector(Connector):
 
         table = plan.table
         small = table.estimated_bytes is not None and table.estimated_bytes < 2 * chunk_bytes
-        if plan.captures or plan.mode != "full" or table.kind not in ("table", "partitioned") or small:
+        if plan.mode != "full" or table.kind not in ("table", "partitioned") or small:
             return []
         with connection(self.name, self.config) as opened:
             return page_chunks(opened, table, chunk_bytes, self.config.readers)

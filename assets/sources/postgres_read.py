@@ -98,6 +98,7 @@ class PostgresRead(TableRead):
         self._plan: WindowPlan | None = None
         self._snapshot_position = position
         self._cursor: CursorWindow | None = None
+        self._changes: dict[str, Any] | None = None
         self._side_by_side = self._cuts = self._whole = True
         self._counted: int | None = None
         self._counting: ConcurrentCount | None = None
@@ -149,12 +150,15 @@ class PostgresRead(TableRead):
             self._cursor = CursorWindow(self._opened, kind, index)
         self._close_window()
 
-    def begin_changes(self, stream: dict[str, Any]) -> None:
-        """Let the watermark be where the table's changes begin: a position in the log, and this snapshot."""
+    def begin_changes(self, stream: dict[str, Any], *, begun: bool) -> None:
+        """Let the watermark be where the table's changes begin: a position in the log, and this snapshot.
+
+        ``begun``: the position was fixed in this snapshot by the read that shared it.
+        """
         from assets.sources.postgres_changes import begin_position
         from assets.sources.postgres_log_stream import lsn_text
 
-        position = begin_position(self._opened, stream, self._oid)
+        self._changes = position = stream if begun else begin_position(self._opened, stream, self._oid)
         self.position = position["last"]
         self.watermark = Watermark(value=lsn_text(position["lsn"]), position=position)
 
@@ -352,7 +356,7 @@ class PostgresRead(TableRead):
         from assets.sources.postgres_snapshot import shared_snapshot
 
         _ = self.state  # it locks the table: no rewrite and no truncation while others read
-        return shared_snapshot(self._opened, self._snapshot_position, self._oid)
+        return shared_snapshot(self._opened, self._snapshot_position, self._oid, self._changes)
 
     @cached_property
     def state(self) -> Mapping[str, Any]:  # type: ignore[override]
@@ -363,9 +367,10 @@ class PostgresRead(TableRead):
     def of_chunk(self, chunk: Chunk) -> PostgresRead:
         from assets.sources.postgres_chunks import pieces
 
-        assert self._plan is not None
         read = PostgresRead(self._connector, self._opened, self._table, self._snapshot_position, self._oid)
-        read.fix_window(self._plan)
+        if self._plan:
+            read.fix_window(self._plan)
+        read.position = self.position
         read.use_fast(side_by_side=False)
         read._reading = self._reading
         read._pieces, read._whole = pieces(chunk, read._where), False

@@ -79,10 +79,24 @@ def join_snapshot(connection: psycopg.Connection[Any], shared: str) -> SnapshotP
     )
 
 
-def shared_snapshot(connection: psycopg.Connection[Any], position: SnapshotPosition, table_oid: int) -> str:
-    """Export this connection's snapshot, for `join_snapshot`."""
+def shared_snapshot(
+    connection: psycopg.Connection[Any],
+    position: SnapshotPosition,
+    table_oid: int,
+    changes: Mapping[str, Any] | None = None,
+) -> str:
+    """Export this connection's snapshot, for `join_snapshot`.
+
+    ``changes``: where the table's changes begin that are told from this snapshot on, for `shared_changes`.
+    """
     exported, snapshot = _one(connection, "SELECT pg_export_snapshot(), pg_current_snapshot()::text")
-    return json.dumps({"id": exported, "snapshot": snapshot, "position": position.stored(table_oid)})
+    token = {"id": exported, "snapshot": snapshot, "position": position.stored(table_oid), "changes": changes}
+    return json.dumps(token)
+
+
+def shared_changes(shared: str) -> dict[str, Any]:
+    """What `shared_snapshot` was given as ``changes``."""
+    return json.loads(shared)["changes"]
 
 
 @dataclass(frozen=True)

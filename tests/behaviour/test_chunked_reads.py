@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from assets.failpoints import CHUNK_FAILPOINTS
-from assets.sync import ChunkedRead, Manifest, TableResult, TableSync, WindowPlan
+from assets.sync import ChunkedRead, Manifest, RequestedMode, TableResult, TableSync, WindowPlan
 from orchestration.embedded_postgres import EmbeddedPostgres
 from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
@@ -44,8 +45,8 @@ def filled(shop: Installation) -> Installation:
     return shop
 
 
-def begun(shop: Installation) -> tuple[TableSync, WindowPlan, ChunkedRead]:
-    work = shop.work(TABLE)
+def begun(shop: Installation, **options: Any) -> tuple[TableSync, WindowPlan, ChunkedRead]:
+    work = shop.work(TABLE, **options)
     plan = shop.steps.open_window(work)
     assert plan.chunked
     read = shop.steps.begin_chunks(work, plan, 1)
@@ -169,6 +170,40 @@ def test_a_table_that_was_rewritten_after_the_snapshot_was_lost_is_read_as_it_is
     assert big.silver(TABLE, ["id"]) == big.source_rows("SELECT id FROM big")
 
 
+@pytest.mark.parametrize("lost", [False, True], ids=["one-snapshot", "lost-snapshot"])
+def test_changes_are_told_from_the_snapshot_of_the_chunks_on_where_the_log_is_followed(
+    big: Installation, lost: bool
+) -> None:
+    def change(number: int) -> None:
+        big.execute(
+            f"UPDATE big SET note = 'moved {number}' WHERE id % 1000 = {number}",
+            f"UPDATE big SET id = id + 200000 WHERE id % 1000 = {250 + number}",
+            f"DELETE FROM big WHERE id % 1000 = {500 + number}",
+            f"INSERT INTO big VALUES ({100_000 + number}, 'new', 1, clock_timestamp())",
+        )
+
+    work, plan, read = begun(big, mode="cdc")
+    assert plan.captures
+    before = big.source_rows("SELECT * FROM big")
+    for number in range(read.chunks):
+        change(number)
+        if lost and number == read.chunks // 2:
+            lose_the_snapshot(big)
+        big.steps.extract_chunk(work, read.uri, number, 1)
+    uri = big.steps.finish_chunks(work, read.uri, 1)
+    again = [part.uri for part in manifest_of(big, uri).parts if "again" in part.uri]
+    assert bool(again) is lost
+    loaded = big.source_rows("SELECT * FROM big") if lost else before
+    change(900)
+    result = finished(big, work, uri)
+    assert (result.equal, result.mode) == (True, "full")
+    assert big.silver(TABLE, COLUMNS) == loaded
+    changes = big.sync(TABLE, mode="cdc")
+    assert (changes.mode, changes.equal) == ("cdc", True)
+    assert_equal(big)
+    assert big.sync(TABLE, mode="cdc").rows_read == 0
+
+
 def test_a_value_that_needs_the_careful_reader_costs_its_own_chunk_only(big: Installation) -> None:
     big.execute("UPDATE big SET price = 'NaN' WHERE id = 20000", "UPDATE big SET updated_at = 'infinity' WHERE id = 7")
     result = big.sync(TABLE)
@@ -229,15 +264,16 @@ def test_a_worker_killed_in_a_chunk_leaves_the_finished_chunks_and_at_most_the_r
     assert_equal(shop)
 
 
+@pytest.mark.parametrize("mode", ["auto", pytest.param("cdc", marks=pytest.mark.slow)])
 def test_a_chunked_sync_that_dies_at_every_failpoint_in_turn_while_the_source_changes_is_exact(
-    crashing_big: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    crashing_big: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: RequestedMode
 ) -> None:
     shop = crashing_big
     points = [name for name in CHUNK_FAILPOINTS if name != "during_finish_chunks"]
     monkeypatch.setenv("HEADRACE_FAILPOINTS", ",".join(f"{name}=kill" for name in points))
     with LocalStack(shop.settings).start(temporal=True, worker=True, dagster=False):
         headrace = Headrace(home=shop.settings.home_path)
-        headrace.sync("shop", [TABLE], wait=False)
+        headrace.sync("shop", [TABLE], mode=mode, wait=False)
         (running,) = headrace.runs()
         number = 0
         while running.refresh().status == "running" and number < 2000:
@@ -248,7 +284,8 @@ def test_a_chunked_sync_that_dies_at_every_failpoint_in_turn_while_the_source_ch
             )
             time.sleep(0.01)
         assert running.wait(120).status == "succeeded"
-        (result,) = headrace.sync("shop", [TABLE], deletes="keys").tables
+        (result,) = headrace.sync("shop", [TABLE], mode=mode, deletes="none" if mode == "cdc" else "keys").tables
     assert set(points) <= fired(tmp_path)
-    assert (result.status, result.mode, result.equal) == ("succeeded", "incremental", True)
+    followed = "cdc" if mode == "cdc" else "incremental"
+    assert (result.status, result.mode, result.equal) == ("succeeded", followed, True)
     assert_equal(shop)
