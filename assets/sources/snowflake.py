@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from functools import partial
+from dataclasses import asdict
+from datetime import datetime
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from assets.errors import ConfigurationError, WatermarkError
@@ -13,13 +16,14 @@ from assets.sources.interface import UNFIT_COLUMN, ChangeRead, Connector, TableR
 from assets.sources.snowflake_connection import Access, SnowflakeConfig, connection, rows
 from assets.sources.snowflake_names import exact, folded, quoted, relation
 from assets.sources.snowflake_oauth import oauth_client, registration
-from assets.sync import CheckResult, Column, SourceTable, Watermark, WindowPlan
+from assets.sync import CheckResult, Chunk, ChunkRead, Column, SourceTable, Watermark, WindowPlan
 from assets.types import arrow_type
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from snowflake.connector import SnowflakeConnection
 
+    from assets.sources.snowflake_result import StoredResult
     from assets.sources.snowflake_snapshot import Snapshot
 
 GRANTS = """\
@@ -71,6 +75,8 @@ class SnowflakeRead(TableRead):
         self.watermark = None
         self._future = 0
         self._parsers: list[Any] = []
+        self._shared: dict[str, str] | None = None
+        self._pieces: Callable[[], Iterator[pa.Table]] | None = None
         self.key: tuple[str, ...] = ()
 
     def _query(self, columns: Sequence[Column], where: str) -> str:
@@ -79,15 +85,26 @@ class SnowflakeRead(TableRead):
         items = ", ".join(selected(c, careful=self.careful) for c in columns)
         return f"SELECT {items} FROM {self._relation}{self._snapshot.at} WHERE {where}"
 
-    def _batches(self, columns: Sequence[Column], schema: pa.Schema, where: str) -> Iterator[pa.RecordBatch]:
-        from assets.sources.snowflake_arrow import ArrowParser, result_batches
+    @property
+    def _place(self) -> str:
+        return f"{self._connector.name}/{self._table.name}"
 
-        parser = ArrowParser(f"{self._connector.name}/{self._table.name}", columns, schema, self.key)
+    def _parsed(
+        self, columns: Sequence[Column], schema: pa.Schema, found: Iterable[list[pa.Array]]
+    ) -> Iterator[pa.RecordBatch]:
+        from assets.sources.snowflake_arrow import ArrowParser
+
+        parser = ArrowParser(self._place, columns, schema, self.key)
         self._parsers = [parser]
+        for arrays in found:
+            yield parser.batch(arrays)
+
+    def _batches(self, columns: Sequence[Column], schema: pa.Schema, where: str) -> Iterator[pa.RecordBatch]:
+        from assets.sources.snowflake_arrow import result_batches
+
         with closing(self._opened.cursor()) as cursor:
             cursor.execute(self._query(columns, where))
-            for arrays in result_batches(cursor):
-                yield parser.batch(arrays)
+            yield from self._parsed(columns, schema, result_batches(cursor))
 
     def filter_rows(self) -> None:
         """Leave out what the table's filter does, as far as the server judges as the filter does."""
@@ -145,7 +162,46 @@ class SnowflakeRead(TableRead):
         self.watermark = previous if unmoved else new
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        return self._batches(self._columns, self.schema, self._where)
+        from assets.sources.snowflake_arrow import columns_of
+
+        if self._pieces:
+            yield from self._parsed(self._columns, self.schema, columns_of(self._pieces()))
+        else:
+            yield from self._batches(self._columns, self.schema, self._where)
+
+    @cached_property
+    def result(self) -> StoredResult:
+        """What the account keeps of this read: its own statement's, or the one it joined."""
+        from assets.sources.snowflake_result import StoredResult
+
+        if self._shared:
+            return StoredResult.joined(self._opened, self._place, self._shared)
+        return StoredResult.of(self._opened, self._place, self._query(self._columns, self._where))
+
+    @property
+    def state(self) -> Mapping[str, Any]:  # type: ignore[override]
+        return self.result.state
+
+    def share(self) -> str:
+        window = {"low": self.low, "high": self.high, "future": self._future, "reader": self.reader}
+        watermark = self.watermark.model_dump(mode="json") if self.watermark else None
+        snapshot = asdict(self._snapshot) | {"clock": self._snapshot.clock.isoformat()}
+        return json.dumps({"result": self.state, "snapshot": snapshot, "watermark": watermark, "window": window})
+
+    def join(self, shared: dict[str, Any]) -> None:
+        """Be as the read that shared its result."""
+        self._shared = shared["result"]
+        window = shared["window"]
+        self.low, self.high, self._future, self.reader = (window[x] for x in ("low", "high", "future", "reader"))
+        self.watermark = Watermark.model_validate(shared["watermark"]) if shared["watermark"] else None
+
+    def of_chunk(self, chunk: Chunk) -> TableRead:
+        part = SnowflakeRead(self._connector, self._opened, self._table, self._snapshot, self._columns)
+        part.key, part._pieces = self.key, partial(self.result.part, chunk)
+        return part
+
+    def take_over(self, done: Sequence[ChunkRead]) -> None:
+        """Nothing is left to fix: the window was fixed before the statement ran."""
 
     def keys(self) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
@@ -273,6 +329,25 @@ class SnowflakeConnector(Connector):
                 read.narrow(plan, kind or "")
             read.fix_window(plan, kind)
             yield read
+
+    @contextmanager
+    def join_read(self, plan: WindowPlan, snapshot: str) -> Iterator[TableRead]:
+        from assets.sources.snowflake_snapshot import Snapshot
+
+        shared = json.loads(snapshot)
+        fixed = shared["snapshot"]
+        moment = Snapshot(**fixed | {"clock": datetime.fromisoformat(fixed["clock"])})
+        with self.session(f"{self.name}/{plan.table.name}") as opened:
+            read = SnowflakeRead(self, opened, plan.table, moment, plan.table.columns)
+            read.key = plan.key
+            read.join(shared)
+            yield read
+
+    def chunks(self, plan: WindowPlan, chunk_bytes: int) -> list[Chunk]:
+        from assets.sources.snowflake_result import result_chunks
+
+        small = (plan.table.estimated_bytes or 0) < 2 * chunk_bytes
+        return [] if small or plan.mode != "full" else result_chunks(plan.table, chunk_bytes)
 
     @contextmanager
     def open_verify(self, table: SourceTable, columns: Sequence[str] | None = None) -> Iterator[TableRead]:

@@ -6,7 +6,7 @@ Times always travel as digits: the driver's own time columns are 64-bit nanoseco
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +148,12 @@ def _without(values: pa.Array, places: Collection[int]) -> pa.Array:
 
 def result_batches(cursor: SnowflakeCursor) -> Iterator[list[pa.Array]]:
     """The columns of a result, a bounded number of rows at a time. A few of its chunks are fetched ahead."""
-    for table in cursor.fetch_arrow_batches():
+    return columns_of(cursor.fetch_arrow_batches())
+
+
+def columns_of(tables: Iterable[pa.Table]) -> Iterator[list[pa.Array]]:
+    """The columns of a result's pieces, a bounded number of rows at a time."""
+    for table in tables:
         for batch in table.to_batches(BATCH_ROWS):
             if batch.num_rows:
                 yield batch.columns

@@ -60,6 +60,11 @@ class SnowflakeServer:
         """Answer statements that ``match`` with ``error`` (number, text) or ``status``, or ``replace`` what matched."""
         self._control.post("/standin", json={"rules": rules}).raise_for_status()
 
+    def keep_results(self, batch_rows: int | None = None, *, forget: bool = False) -> None:
+        """Cut later results into batches of so many rows; ``forget`` those there are."""
+        rows = {"batch_rows": batch_rows} if batch_rows else {}
+        self._control.post("/standin", json={"forget_results": forget} | rows).raise_for_status()
+
     def statements(self) -> list[str]:
         return self._control.get("/standin").json()["statements"]
 

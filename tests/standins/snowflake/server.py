@@ -3,7 +3,8 @@
 Runs in the environment of ``constraints.txt`` beside this file, not in Headrace's own: ``python server.py PORT``. It
 adds to fakesnow 0.12: users whose password, key or token is checked; OAuth (``oauth_server.py``); roles and warehouses
 that have to be granted; the account's functions; ``AT (STATEMENT => id)`` for ids of statements that asked for the
-clock (a DuckDB transaction stays open for each); and rules that tests set: what a statement is answered with instead.
+clock (a DuckDB transaction stays open for each); results of many batches, kept for every session of their user; and
+rules that tests set: what a statement is answered with instead.
 It has no CHANGES clause, no access control below the database, no nanoseconds, and does not tell quoted names from
 others that differ in case.
 """
@@ -17,11 +18,12 @@ import json
 import re
 import secrets
 import sys
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from typing import Any
 
 import jwt
 import oauth_server
+import pyarrow as pa
 import uvicorn
 from cryptography.hazmat.primitives import serialization
 from starlette.applications import Starlette
@@ -39,6 +41,11 @@ rules: list[dict[str, Any]] = []
 statements: list[str] = []
 named: dict[str, dict[str, Any]] = {}
 """Role, the roles that it may use, and warehouse of each session, by token."""
+results: dict[str, tuple[str, dict[str, Any], list[bytes]]] = {}
+"""The last results by statement: whose they are, the answer, and the batches that do not stand in it."""
+batches: dict[str, Any] = {"rows": 1000, "key": secrets.token_urlsafe(32)}
+"""How many rows a batch has, and the key without which none is given."""
+KEPT_RESULTS = 200
 moments: dict[str, str] = {}
 """The session in which the moment of a statement is kept, by the statement's id."""
 
@@ -213,7 +220,55 @@ async def query(request: Request) -> Response:
         return failure(1, json.loads(answer.body)["message"], "0A000")
     if moment:
         moments[json.loads(answer.body)["data"].get("queryId", "")] = moment
-    return answer
+    return await run_in_threadpool(in_batches, request, answer, str(named[token]["user"]))
+
+
+def in_batches(request: Request, answer: Any, user: str) -> Any:
+    """The answer with its first rows; the others are files that it names, as it is asked for again later."""
+    reply = json.loads(answer.body)
+    data = reply.get("data") or {}
+    if data.get("queryResultFormat") != "arrow" or not data.get("rowsetBase64"):
+        return answer
+    table = pa.ipc.open_stream(b64decode(data["rowsetBase64"])).read_all()
+    first, *others = [table.slice(at, batches["rows"]) for at in range(0, max(1, len(table)), batches["rows"])]
+    statement = data["queryId"]
+    files = [bytes(fakesnow.to_ipc(other)) for other in others]
+    if others:
+        data["rowsetBase64"] = b64encode(fakesnow.to_ipc(first)).decode()
+        data["chunkHeaders"] = {"x-standin-key": batches["key"]}
+        data["chunks"] = [
+            {
+                "url": f"{request.url.scheme}://{request.url.netloc}/results/{statement}/{place}",
+                "rowCount": len(other),
+                "uncompressedSize": len(file),
+                "compressedSize": len(gzip.compress(file, 1)),
+            }
+            for place, (other, file) in enumerate(zip(others, files, strict=True))
+        ]
+    results[statement] = (user, reply, files)
+    while len(results) > KEPT_RESULTS:
+        del results[next(iter(results))]
+    return JSONResponse(reply)
+
+
+async def kept_result(request: Request) -> Response:
+    """The answer of an earlier statement, for any session of its user."""
+    token = fakesnow.to_token(request)
+    if token not in named:
+        return failure(390104, "User must login again to access the service.", "08001")
+    user, reply, _ = results.get(request.path_params["statement"], ("", {}, []))
+    if user != named[token]["user"]:
+        return failure(612, "Result not found.")
+    return JSONResponse(reply)
+
+
+async def batch(request: Request) -> Response:
+    """One of the files that an answer names."""
+    _, _, files = results.get(request.path_params["statement"], ("", {}, []))
+    place = int(request.path_params["place"])
+    if request.headers.get("x-standin-key") != batches["key"] or place >= len(files):
+        return Response(status_code=403)
+    return Response(gzip.compress(files[place], 1), headers={"Content-Encoding": "gzip"})
 
 
 async def renew(request: Request) -> Response:
@@ -226,7 +281,7 @@ async def renew(request: Request) -> Response:
 
 
 async def control(request: Request) -> Response:
-    """What tests set: users, rules; what they ask: the statements so far."""
+    """What tests set: users, rules, how results are kept; what they ask: the statements so far."""
     if request.method == "POST":
         body = await request.json()
         users.update({name.upper(): user for name, user in body.get("users", {}).items()})
@@ -234,6 +289,9 @@ async def control(request: Request) -> Response:
             rules[:] = body["rules"]
         if body.get("forget"):
             statements.clear()
+        batches["rows"] = body.get("batch_rows", batches["rows"])
+        if body.get("forget_results"):
+            results.clear()
         oauth_server.controlled(body.get("oauth", {}))
     return JSONResponse({"statements": statements, "grants": oauth_server.grants})
 
@@ -247,6 +305,8 @@ app = Starlette(
         Route("/standin", control, methods=["GET", "POST"]),
         Route("/session/v1/login-request", login, methods=["POST"]),
         Route("/queries/v1/query-request", query, methods=["POST"]),
+        Route("/queries/{statement}/result", kept_result),
+        Route("/results/{statement}/{place}", batch),
         Route("/session/token-request", renew, methods=["POST"]),
         Route("/oauth/authorize", authorize),
         Route("/oauth/token-request", oauth_server.token_request, methods=["POST"]),
