@@ -32,6 +32,7 @@ __all__ = ["LocalStack", "StackRecord", "running_stack", "stack_in_use", "up"]
 TEMPORAL_PORT, TEMPORAL_UI_PORT, DAGSTER_PORT = 7233, 8233, 3000
 
 
+TEMPORAL = "Temporal"
 _PORT_TAKEN = re.compile("address already in use|failed to bind", re.IGNORECASE)
 """How Temporal, Dagster's code server (gRPC) and webserver say so."""
 
@@ -86,7 +87,8 @@ class LocalStack:
             except ServerProcessError as error:
                 # all servers of this stack have ended; the one that took the port may have too
                 taken = any(port_answers(port) for port in self._ports) or _PORT_TAKEN.search(str(error))
-                if not taken:
+                # Temporal's dev server has ports of its own choice, too, and tells little when it loses one
+                if not taken and error.where != TEMPORAL:
                     raise
                 # Another process took a port between the choice and the start: once more, on any free ports.
                 self._workers.clear()
@@ -108,7 +110,7 @@ class LocalStack:
             self._ports += [port, ui_port]
             address, temporal_ui_url = f"{LOOPBACK}:{port}", f"http://{LOOPBACK}:{ui_port}"
             args = temporal_server_args(port=port, ui_port=ui_port, db_file=self.home / "temporal.db")
-            child = ChildProcess("Temporal", args, self._log_file("temporal"), grace_seconds=5)
+            child = ChildProcess(TEMPORAL, args, self._log_file("temporal"), grace_seconds=5)
             servers.append(SupervisedServer(child, partial(child.listens, port, ui_port)))
         environment = self._environment(address, embedded=temporal)
         if worker:

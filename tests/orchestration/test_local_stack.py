@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -19,6 +20,7 @@ from assets.settings import Settings
 from orchestration.child_process import ChildProcess, ServerProcessError, free_port, port_answers
 from orchestration.local import LocalStack, running_stack, stack_in_use
 from orchestration.supervisor import SupervisedServer, Supervisor
+from orchestration.temporal_server import temporal_server_args
 from tests.child_processes import children_with
 from tests.polling import wait_until
 
@@ -64,6 +66,22 @@ def test_a_stack_whose_port_another_server_took_at_the_same_instant_starts_on_an
         monkeypatch.setattr("orchestration.local.free_port", lambda preferred=None: next(chosen, None) or free_port())
         with LocalStack(settings) as stack:
             assert port_of(stack.start(worker=False).temporal_address) != taken
+
+
+def test_a_temporal_server_that_ends_while_it_starts_is_started_once_more(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = [[sys.executable, "-c", "raise SystemExit(1)"]]
+
+    def args(**options: Any) -> list[str]:
+        return broken.pop() if broken else temporal_server_args(**options)
+
+    monkeypatch.setattr("orchestration.local.temporal_server_args", args)
+    with LocalStack(settings) as stack:
+        assert port_answers(port_of(stack.start(worker=False).temporal_address))
+    broken += [[sys.executable, "-c", "raise SystemExit(1)"]] * 2
+    with LocalStack(settings) as stack, pytest.raises(ServerProcessError, match="ended with status 1"):
+        stack.start(worker=False)
 
 
 def test_a_killed_temporal_server_comes_back_at_its_address(settings: Settings) -> None:
