@@ -20,7 +20,7 @@ from tests.orchestration.web.conftest import hr, people, web_app, workspace  # n
 from tests.orchestration.web.people import People
 from tests.servers.chromium import MISSING, chromium, chromium_program
 
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 SHOTS = os.environ.get("HEADRACE_TEST_SCREENSHOTS")
 """Folder where screenshots are kept, to look at."""
@@ -67,7 +67,7 @@ class Visitor:
         self.context = context
         self.address = address
         self.page: Page = context.new_page()
-        self.page.set_default_timeout(30_000)
+        self.page.set_default_timeout(60_000)
         self.errors: list[str] = []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("console", self._note)
