@@ -17,6 +17,7 @@ from assets.errors import LakehouseError, SourceUnreachableError
 from assets.failpoints import failpoint
 from assets.lakehouse.data_files import fit
 from assets.part_staging import PartStaging, Progress
+from assets.shaped_read import ShapedRead
 from assets.snapshot_keeper import SnapshotKeeper
 from assets.sources.interface import UNFIT_COLUMN, CarefulReadNeeded, ChangedRows, Remaining, TableRead, count_unfit
 from assets.sync import Chunk, ChunkedRead, ChunkRead, Model, TableSync, WindowPlan
@@ -127,18 +128,22 @@ class ChunkedExtraction:
             return connector.open_read(noted.plan)
         return connector.join_read(noted.plan, noted.snapshot)
 
+    def _shaped(self, noted: ChunkPlan, read: TableRead) -> ShapedRead:
+        return self._steps.shaped(self._work.connector, noted.plan.shape).of(read, noted.plan)
+
     def _stage(
         self, noted: ChunkPlan, read: TableRead, chunk: Chunk, stream: str, attempt: int, progress: Progress
     ) -> ChunkRead:
         state = dict(read.state)
         part = read.of_chunk(chunk)
-        rows = BronzeRows(part.schema, noted.plan.tag, part.position)
+        shaped = self._shaped(noted, part)
+        rows = BronzeRows(shaped.schema, noted.plan.tag, part.position)
         staging = PartStaging(self._lakehouse, self._work, attempt, progress)
         try:
-            found = part.encoded_batches() if self._lakehouse.stores_encoded_rows else part.batches()
+            found = shaped.encoded_batches() if self._lakehouse.stores_encoded_rows else shaped.batches()
             parts, size = staging.stage(rows, found, f"chunk-{stream}")
         except CarefulReadNeeded:
-            parts, size = staging.stage(rows, part.careful_batches(), f"chunk-{stream}")
+            parts, size = staging.stage(rows, shaped.careful_batches(), f"chunk-{stream}")
         failpoint("before_chunk_note")
         return ChunkRead(
             chunk=chunk,
@@ -166,7 +171,8 @@ class ChunkedExtraction:
     ) -> ChunkRead:
         """The chunk as ``read`` has it: what did not change from its parts, the rest from the source."""
         part = read.of_rows(changed)
-        rows = BronzeRows(part.schema, noted.plan.tag, part.position)
+        shaped = self._shaped(noted, part)
+        rows = BronzeRows(shaped.schema, noted.plan.tag, part.position)
         staging = PartStaging(self._lakehouse, self._work, attempt, progress)
         pc = arrow_compute()
         column, unfit = rows.names[changed.column], rows.names[UNFIT_COLUMN]
@@ -176,7 +182,7 @@ class ChunkedExtraction:
                 kept = batch.filter(pc.invert(pc.is_in(batch.column(column), changed.values)))
                 kept_unfit += count_unfit(kept.column(unfit))
                 writer.write(fit(kept, rows.schema))
-            for batch in staging.watched(part.careful_batches()):
+            for batch in staging.watched(shaped.careful_batches()):
                 writer.write(rows.upserts(batch))
         return done.model_copy(
             update={

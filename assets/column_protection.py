@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from assets.arrow_compute import arrow_compute
@@ -36,6 +36,10 @@ class ColumnProtection:
 
     def __bool__(self) -> bool:
         return bool(self._hashed or self._masked)
+
+    def isdisjoint(self, names: Iterable[str]) -> bool:
+        """Whether none of these columns is protected."""
+        return (self._hashed | self._masked).isdisjoint(names)
 
     def columns(self, columns: Sequence[Column]) -> tuple[Column, ...]:
         """The columns as they are stored."""

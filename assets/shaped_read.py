@@ -65,10 +65,14 @@ class ShapedSource:
             for c in self._protection.columns(chosen_columns(self._shape, read or table.columns))
         )
 
-    def reads_as_it_is(self, plan: WindowPlan) -> bool:
-        """Whether the connector's own read is stored unchanged, so that it may be split into chunks."""
+    def may_be_cut(self, plan: WindowPlan) -> bool:
+        """Whether the connector's own read, its rows one by one, is what is stored, so that it may be cut into chunks.
+
+        Not where a key is hashed or masked: what says where a chunk begins would tell its values.
+        """
         filtered = bool(self._own_filter(plan.table) or plan.backfill)
-        return not (filtered or self._protection or self._shape.converts or self._shape.filled)
+        open_keys = self._protection.isdisjoint([*plan.key, *plan.table.primary_key])
+        return open_keys and not (filtered or self._shape.converts or self._shape.filled)
 
     @contextmanager
     def open_read(

@@ -103,7 +103,7 @@ class SyncSteps:
         failpoint("after_open_window")
         chunked = (
             self.lakehouse.stages_notes
-            and self.shaped(work.connector, shape).reads_as_it_is(plan)
+            and self.shaped(work.connector, shape).may_be_cut(plan)
             and bool(self.source(work.connector).chunks(plan, self.settings.chunk_mb << 20))
         )
         return plan.model_copy(update={"tag": tag, "shape": shape, "chunked": chunked})

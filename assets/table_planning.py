@@ -60,7 +60,7 @@ def _planned(steps: PlanningSteps, work: TableSync) -> TablePlan:
         steps.bring_up(work, choice)
         looks_for_deletes = work.deletes == "keys" and plan.mode == "incremental" and not plan.backfill
         estimate = source.estimate(plan, _loaded(steps, work, plan), keys=looks_for_deletes)
-        if steps.lakehouse.stages_notes and source.reads_as_it_is(plan):
+        if steps.lakehouse.stages_notes and source.may_be_cut(plan):
             chunks = len(steps.catalog.connector(work.connector).chunks(plan, steps.settings.chunk_mb << 20))
         _rehearse(steps, work, plan, estimate, looks_for_deletes)
     return TablePlan(

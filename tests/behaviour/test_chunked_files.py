@@ -14,6 +14,7 @@ from assets.sync import ChunkedRead, TableSync, WindowPlan
 from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
 from tests.behaviour.bucket import Bucket
+from tests.behaviour.test_table_options import assert_nowhere
 from tests.behaviour.worker_runs import activity_tries, missed_soon
 from tests.servers.s3_server import S3Server
 
@@ -86,6 +87,16 @@ def test_every_file_is_in_one_chunk_and_nothing_is_read_again(bucket: Bucket) ->
     assert lake.verify(TABLE).equal is True
     nothing = lake.sync(TABLE)
     assert (nothing.mode, nothing.rows_read, nothing.equal) == ("incremental", 0, True)
+
+
+def test_protected_values_of_files_are_in_no_chunk(bucket: Bucket) -> None:
+    lake, choice = bucket.installation, {"hash": ["note"], "mask": ["price"]}
+    assert lake.steps.open_window(lake.work(TABLE, columns=choice)).chunked
+    result = lake.sync(TABLE, columns=choice)
+    assert (result.equal, result.rows_read) == (True, ALL_ROWS)
+    assert lake.verify(TABLE).equal is True
+    assert all(len(note) == 64 and price == "***" for note, price in lake.silver(TABLE, "note", "price"))
+    assert_nowhere(lake, *(rows_of(number)["note"][0].as_py()[:40].encode() for number in range(1, FILES)))
 
 
 def test_only_what_was_overwritten_deleted_or_added_meanwhile_is_read_again(bucket: Bucket) -> None:

@@ -16,6 +16,7 @@ from orchestration.embedded_postgres import EmbeddedPostgres
 from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
 from tests.behaviour.installation import Installation
+from tests.behaviour.test_table_options import assert_nowhere
 from tests.behaviour.worker_runs import activity_tries, missed_soon
 
 TABLE = "public.big"
@@ -209,6 +210,24 @@ def test_a_value_that_needs_the_careful_reader_costs_its_own_chunk_only(big: Ins
     result = big.sync(TABLE)
     assert (result.equal, result.unfit_values) == (True, 2)
     assert big.verify(TABLE).equal is True
+
+
+def test_protected_values_of_a_large_table_are_in_no_chunk(big: Installation) -> None:
+    work, _, read = begun(big, columns={"hash": ["note"], "mask": ["price"]})
+    for number in range(read.chunks - 1):
+        big.steps.extract_chunk(work, read.uri, number, 1)
+    lose_the_snapshot(big)
+    big.execute("UPDATE big SET note = 'xxxxxxxx new', price = 'NaN' WHERE id = 7")
+    big.steps.extract_chunk(work, read.uri, read.chunks - 1, 1)
+    uri = big.steps.finish_chunks(work, read.uri, 1)
+    assert [part.uri for part in manifest_of(big, uri).parts if "again" in part.uri]
+    assert_nowhere(big, b"xxxxxxxx")
+    assert finished(big, work, uri).equal is True
+    assert big.verify(TABLE).equal is True
+    rows = big.silver(TABLE, ["note", "price"])
+    assert len({note for note, _ in rows}) == ROWS
+    assert all(len(note) == 64 and price == "***" for note, price in rows)
+    assert big.steps.open_window(big.work(TABLE, columns={"hash": ["id"]}, mode="full", reset=True)).chunked is False
 
 
 def test_a_partitioned_table_is_read_partition_by_partition(big: Installation) -> None:

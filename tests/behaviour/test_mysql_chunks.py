@@ -19,6 +19,7 @@ from assets.sync import ChunkedRead, TableResult, TableSync
 from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
 from tests.behaviour.mysql_installation import MysqlInstallation
+from tests.behaviour.test_table_options import assert_nowhere
 from tests.behaviour.worker_runs import activity_tries, missed_soon
 from tests.servers.mariadb_server import MariadbServer
 
@@ -140,6 +141,19 @@ def test_of_a_chunk_with_few_changes_only_what_changed_is_read_again(big: MysqlI
     mended = int(str(result.reason).rpartition(", ")[2].split()[0])
     assert 1 <= mended < len(again), "chunks with more changes are read again as a whole"
     assert_equal(big)
+
+
+def test_protected_values_are_in_no_chunk_and_in_none_that_is_mended(big: MysqlInstallation) -> None:
+    work, read = begun(big, columns={"hash": ["note"], "mask": ["price"]})
+    extracted(big, work, read)
+    big.execute("UPDATE big SET note = 'xxxxxxxx new', price = 3 WHERE id IN (2, 3)", "DELETE FROM big WHERE id = 4")
+    result, again = finished(big, work, read)
+    assert (result.equal, result.rows_read, again) == (True, ROWS - 1, ["chunk-0-again"])
+    assert str(result.reason).endswith("1 of them only where they changed")
+    assert_equal(big)
+    assert_nowhere(big, b"xxxxxxxx")
+    hashes = [note for (note,) in big.silver(big.name("big"), ["note"])]
+    assert sorted(hashes.count(note) for note in set(hashes)) == [2, ROWS - 3]
 
 
 def test_a_key_that_moves_from_a_chunk_to_another_is_there_once(big: MysqlInstallation) -> None:

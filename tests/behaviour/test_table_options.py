@@ -6,6 +6,7 @@ import pytest
 
 from assets.errors import ConfigurationError, UnsupportedTableError
 from tests.behaviour.installation import Installation
+from tests.behaviour.source_installation import SourceInstallation
 
 CREATE = (
     "CREATE TABLE t (id int PRIMARY KEY, email text, ssn text, region text, amount numeric(8, 2), "
@@ -23,7 +24,7 @@ def people(shop: Installation) -> Installation:
     return shop
 
 
-def assert_nowhere(shop: Installation, *texts: bytes) -> None:
+def assert_nowhere(shop: Installation | SourceInstallation, *texts: bytes) -> None:
     """No file of the installation holds the texts: staging, tables, catalog, logs."""
     for path in shop.settings.home_path.rglob("*"):
         if path.is_file():
