@@ -233,19 +233,21 @@ class ChunkedExtraction:
                 mended = sum(1 for one in changed if one.rows)
                 told += f", {mended} of them only where they changed" if mended else ""
                 plan = plan.model_copy(update={"reason": "; ".join(filter(None, [plan.reason, told]))})
-            manifest = self._steps.write_manifest(self._work, plan, read, attempt, self._summed(read, done))
+            found = self._summed(self._shaped(noted, read), done)
+            manifest = self._steps.write_manifest(self._work, plan, read, attempt, found)
         self._note(f"chunks-a{noted.attempt}-finished", done[0])  # the snapshot is let go
         return manifest
 
     @staticmethod
-    def _summed(read: TableRead, done: Sequence[ChunkRead]) -> dict[str, Any]:
+    def _summed(shaped: ShapedRead, done: Sequence[ChunkRead]) -> dict[str, Any]:
         readers = dict.fromkeys(chunk.reader for chunk in done)
         parts = tuple(part for chunk in done for part in chunk.parts)
         return {
             "parts": parts,
             "rows_read": sum(part.rows for part in parts),
-            "future_rows": read.future_rows + sum(chunk.future_rows for chunk in done),
+            "future_rows": shaped.read.future_rows + sum(chunk.future_rows for chunk in done),
             "unfit_values": sum(chunk.unfit_values for chunk in done),
             "bytes_read": sum(chunk.bytes for chunk in done),
             "reader": ", ".join(readers),
+            "source_rows": shaped.source_rows(),
         }

@@ -70,9 +70,9 @@ class ShapedSource:
 
         Not where a key is hashed or masked: what says where a chunk begins would tell its values.
         """
-        filtered = bool(self._own_filter(plan.table) or plan.backfill)
+        objects_filtered = plan.table.tracks == "objects" and self._own_filter(plan.table)  # each tells its rows
         open_keys = self._protection.isdisjoint([*plan.key, *plan.table.primary_key])
-        return open_keys and not (filtered or self._shape.converts or self._shape.filled)
+        return open_keys and not (objects_filtered or plan.backfill or self._shape.converts or self._shape.filled)
 
     @contextmanager
     def open_read(

@@ -215,11 +215,9 @@ class SyncSteps:
     def write_manifest(
         self, work: TableSync, plan: WindowPlan, read: TableRead, attempt: int, found: dict[str, Any]
     ) -> str:
-        """Count the source in the snapshot that was read, unless ``found`` says it, and write what was found down."""
+        """Write down what was found in the snapshot that was read."""
         if read.columns:
             plan = plan.model_copy(update={"shape": plan.shape.model_copy(update={"seen": tuple(read.columns)})})
-        if "source_rows" not in found:
-            found = found | {"source_rows": read.source_rows()}
         manifest = Manifest(
             connector=work.connector,
             table=work.table,

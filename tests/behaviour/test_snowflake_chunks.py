@@ -93,6 +93,22 @@ def test_a_result_of_fewer_batches_than_chunks_is_read_whole(
     assert big.verify(TABLE).equal is True
 
 
+@pytest.mark.parametrize(("text", "helped"), [("id <= 3000", True), ("name > 'row 5'", False)])
+def test_a_filtered_table_is_read_in_chunks(
+    big: SnowflakeInstallation, snowflake_server: SnowflakeServer, text: str, helped: bool
+) -> None:
+    wanted = len(big.source_rows(f"SELECT id FROM t WHERE {text}"))
+    snowflake_server.forget_statements()
+    work, read = begun(big, row_filter=text)
+    for number in range(read.chunks):
+        big.steps.extract_chunk(work, read.uri, number, 1)
+    result = finished(big, work, big.steps.finish_chunks(work, read.uri, 1))
+    assert (result.equal, result.rows_read, result.rows_silver) == (True, wanted, wanted)
+    (statement,) = [text for text in snowflake_server.statements() if text.startswith('SELECT "ID", ')]
+    assert ("<= 3000" in statement) is helped
+    assert big.verify(TABLE).equal is True
+
+
 def test_the_first_load_of_a_followed_table_is_read_in_chunks(big: SnowflakeInstallation) -> None:
     work, read = begun(big, mode="cdc")
     for number in range(read.chunks):
