@@ -11,6 +11,7 @@ import pytest
 
 from assets.settings import Settings
 from orchestration.embedded_postgres import EmbeddedPostgres
+from tests.migrated_catalogs import copied_when_new
 from tests.servers.databricks_server import DatabricksServer
 from tests.servers.gcs_server import GcsServer
 from tests.servers.mariadb_server import MISSING, MariadbServer, mariadb_programs
@@ -27,6 +28,13 @@ def server_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="headrace-tests-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)  # the PostgreSQL user has to pass through
         yield Path(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def migrated_catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """New catalogs of this process are copies of one that was migrated."""
+    with copied_when_new(tmp_path_factory.mktemp("migrated")):
+        yield
 
 
 @pytest.fixture(scope="session")
