@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from assets.config_fields import holds_secret, models_in
 from assets.sources.interface import Connector, connector_types
 
 
@@ -57,23 +57,15 @@ def connector_page(kind: type[Connector]) -> str:
 def _nested(fields: dict[str, FieldInfo]) -> list[str]:
     """A table for each model that a field holds."""
     lines: list[str] = []
-    for model in dict.fromkeys(found for field in fields.values() for found in _models(field.annotation)):
+    for model in dict.fromkeys(found for field in fields.values() for found in models_in(field.annotation)):
         lines += [f"### {model.__name__}", "", "| field | type | default | what it is |", "|---|---|---|---|"]
         lines += [*(_row(name, field) for name, field in model.model_fields.items()), ""]
     return lines
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    """The models of an annotation, and theirs."""
-    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
-        inner = [found for field in annotation.model_fields.values() for found in _models(field.annotation)]
-        return [annotation, *inner]
-    return [found for part in get_args(annotation) for found in _models(part)]
-
-
 def _row(name: str, field: FieldInfo) -> str:
     text = (field.description or "").replace("|", "\\|").replace("\n", " ")
-    kind = "secret" if _secret(field.annotation) else _type_text(field.annotation)
+    kind = "secret" if holds_secret(field.annotation) else _type_text(field.annotation)
     if field.is_required():
         default = "required"
     elif field.default is None:
@@ -90,10 +82,6 @@ def _shown(value: Any) -> str:
         value = value.model_dump(mode="json")
     text = json.dumps(value, default=str, ensure_ascii=False).replace("|", "\\|")
     return f"`{text}`"
-
-
-def _secret(annotation: Any) -> bool:
-    return annotation is SecretStr or any(_secret(part) for part in get_args(annotation))
 
 
 def _type_text(annotation: Any) -> str:
@@ -120,7 +108,7 @@ def _example(fields: dict[str, FieldInfo]) -> list[str]:
     lines = []
     for name, field in fields.items():
         examples = field.examples or []
-        if _secret(field.annotation):
+        if holds_secret(field.annotation):
             lines.append(f"{name}: env:{name.upper()}")
         elif examples:
             value = examples[0].model_dump(mode="json") if hasattr(examples[0], "model_dump") else examples[0]

@@ -1,4 +1,4 @@
-"""Checks a connector's config against its type's model. Errors name the field and never repeat a value."""
+"""Checks a connector's config against its type's model. Errors repeat no value that may be secret."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from assets.config_fields import names_without_secrets
 from assets.errors import ConfigurationError
 from assets.sources.interface import Connector, ConnectorConfig, connector_types
 
@@ -34,7 +35,7 @@ def checked_config(kind: type[Connector], config: Mapping[str, Any], where: str)
     try:
         return kind.Config.model_validate(dict(config))
     except ValidationError as error:
-        values = {text for text in _texts(config) if text}
+        values = {text for text in _undisclosed(config, names_without_secrets(kind.Config)) if text}
         problems = []
         for item in error.errors(include_url=False, include_context=False):
             field = ".".join(str(part) for part in item["loc"]) or "config"
@@ -49,12 +50,13 @@ def checked_config(kind: type[Connector], config: Mapping[str, Any], where: str)
     )
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _undisclosed(value: Any, shown: frozenset[str], *, known: bool = False) -> Iterator[str]:
+    """The texts of a config under other names than ``shown``: secret ones, and those that no model has."""
     if isinstance(value, Mapping):
-        for item in value.values():
-            yield from _texts(item)
+        for name, item in value.items():
+            yield from _undisclosed(item, shown, known=name in shown)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _texts(item)
-    elif value is not None:
+            yield from _undisclosed(item, shown, known=known)
+    elif value is not None and not known:
         yield str(value)

@@ -97,6 +97,38 @@ def test_a_wrong_config_names_the_field_and_never_the_value(
     assert catalog.connectors() == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "config", "message"),
+    [
+        (
+            "snowflake",
+            {"account": "a", "user": "password", "database": "d"},
+            "give exactly one of password, private_key, token and oauth",
+        ),
+        (
+            "snowflake",  # a secret that a message happens to hold
+            {"account": "a", "user": "u", "database": "d", "password": "private_key", "token": "t0ken"},
+            "the value is not valid",
+        ),
+        (
+            "rest_api",
+            {
+                "base_url": "https://api.example.com",
+                "endpoints": [
+                    {"name": "lines", "path": "orders/{id}", "parent": {"endpoint": "ordres", "params": {"id": "id"}}}
+                ],
+            },
+            "endpoint lines names a parent that is not there",
+        ),
+    ],
+)
+def test_what_a_config_lacks_is_told_in_words_unless_they_hold_a_secret(
+    catalog: Catalog, kind: str, config: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        catalog.add_connector("a", kind, config)
+
+
 def test_an_unknown_type_and_a_bad_name_are_refused(catalog: Catalog, shop_config: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=r"(?s)no connector type 'oracle'.*postgres"):
         catalog.add_connector("shop", "oracle", shop_config)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 from pydantic_core import PydanticUndefined
 from starlette.applications import Starlette
 
-from assets.connector_pages import _models
+from assets.config_fields import models_in
 from assets.sources.interface import connector_types
 from orchestration.headrace import Headrace
 from tests.orchestration.web.people import People
@@ -37,7 +37,7 @@ def secret_fields(model: type[BaseModel]) -> Iterator[tuple[tuple[str, ...], typ
         text = str(field.annotation)
         if field.annotation in (SecretStr, SecretBytes) or "Secret" in text:
             yield (name,), model
-        for inner in _models(field.annotation):
+        for inner in models_in(field.annotation):
             for path, holder in secret_fields(inner):
                 yield (name, *path), holder
 
@@ -60,7 +60,7 @@ def filled(model: type[BaseModel]) -> dict[str, Any]:
         elif str(field.annotation).startswith("typing.Literal") and field.is_required():
             made[name] = literal[0]  # type: ignore[index]
         elif field.is_required():
-            inner = list(_models(field.annotation))
+            inner = list(models_in(field.annotation))
             if field.examples:
                 made[name] = field.examples[0]
             elif inner:
