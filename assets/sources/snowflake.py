@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from assets.errors import ConfigurationError, WatermarkError
 from assets.oauth import OAuthClient, access_token_of
-from assets.sources.interface import UNFIT_COLUMN, ChangeRead, Connector, TableRead
+from assets.sources.interface import UNFIT_COLUMN, ChangeRead, Connector, Remaining, TableRead
 from assets.sources.snowflake_connection import Access, SnowflakeConfig, connection, rows
 from assets.sources.snowflake_names import exact, folded, quoted, relation
 from assets.sources.snowflake_oauth import oauth_client, registration
@@ -170,17 +170,22 @@ class SnowflakeRead(TableRead):
             yield from self._batches(self._columns, self.schema, self._where)
 
     @cached_property
-    def result(self) -> StoredResult:
-        """What the account keeps of this read: its own statement's, or the one it joined."""
+    def _result(self) -> StoredResult | None:
+        """What the account keeps of this read: its own statement's, or the one it joined; None: that one is lost."""
         from assets.sources.snowflake_result import StoredResult
 
         if self._shared:
             return StoredResult.joined(self._opened, self._place, self._shared)
+        return self._own_result()
+
+    def _own_result(self) -> StoredResult:
+        from assets.sources.snowflake_result import StoredResult
+
         return StoredResult.of(self._opened, self._place, self._query(self._columns, self._where))
 
     @property
     def state(self) -> Mapping[str, Any]:  # type: ignore[override]
-        return self.result.state
+        return self._result.state if self._result else {}
 
     def share(self) -> str:
         window = {"low": self.low, "high": self.high, "future": self._future, "reader": self.reader}
@@ -197,8 +202,16 @@ class SnowflakeRead(TableRead):
 
     def of_chunk(self, chunk: Chunk) -> TableRead:
         part = SnowflakeRead(self._connector, self._opened, self._table, self._snapshot, self._columns)
-        part.key, part._pieces = self.key, partial(self.result.part, chunk)
+        part.key, part.reader = self.key, self.reader
+        part._pieces = partial(self._result.part, chunk) if self._result else lambda: iter(())
         return part
+
+    def remaining(self, done: Sequence[ChunkRead]) -> list[Remaining]:
+        """Where the result is lost, nothing was read of it since, and this read asks for all rows of its snapshot."""
+        if self._result is None:
+            self._result = self._own_result()
+            self.reader += " (its first result was lost)"
+        return super().remaining(done)
 
     def take_over(self, done: Sequence[ChunkRead]) -> None:
         """Nothing is left to fix: the window was fixed before the statement ran."""
@@ -340,6 +353,7 @@ class SnowflakeConnector(Connector):
         with self.session(f"{self.name}/{plan.table.name}") as opened:
             read = SnowflakeRead(self, opened, plan.table, moment, plan.table.columns)
             read.key = plan.key
+            read.filter_rows()
             read.join(shared)
             yield read
 

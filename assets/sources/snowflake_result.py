@@ -54,27 +54,19 @@ class StoredResult:
             return cls(opened, cursor, where)
 
     @classmethod
-    def joined(cls, opened: SnowflakeConnection, where: str, state: dict[str, str]) -> StoredResult:
-        """The result of a statement that another session of the same login ran.
-
-        Raises:
-            SourceUnreachableError: the account does not have it any more.
-        """
+    def joined(cls, opened: SnowflakeConnection, where: str, state: dict[str, str]) -> StoredResult | None:
+        """The result of a statement that another session of the same login ran; None: it is not given as it was."""
         from snowflake.connector import errors
+        from snowflake.connector.result_batch import ArrowResultBatch
 
-        lost = "the account does not keep the result any more that this sync reads in parts"
-        remedy = "Sync the table again."
         with opened.cursor() as cursor:
             try:
                 cursor.query_result(state["statement"])
-            except errors.ProgrammingError as error:
-                raise SourceUnreachableError(
-                    f"{lost} ({error.errno})", where=where, remedy=remedy, retryable=False
-                ) from None
+            except errors.ProgrammingError:  # whatever was meant: the caller asks the table itself then
+                return None
             found = cls(opened, cursor, where)
-        if found.state != state:
-            raise SourceUnreachableError(lost, where=where, remedy=remedy, retryable=False)
-        return found
+        arrow = all(isinstance(batch, ArrowResultBatch) for batch in found._batches)
+        return found if arrow and found.state == state else None
 
     def part(self, chunk: Chunk) -> Iterator[pa.Table]:
         """The batches of one of the parts that `result_chunks` named: in the result's order, each in one part."""

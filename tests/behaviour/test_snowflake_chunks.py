@@ -132,17 +132,25 @@ def test_a_table_without_time_travel_is_read_in_chunks(
     assert big.verify(TABLE).equal is True
 
 
-def test_a_result_that_the_account_does_not_keep_any_more_is_named_and_the_next_sync_reads_anew(
-    big: SnowflakeInstallation, snowflake_server: SnowflakeServer
+@pytest.mark.parametrize("asked", [(0, 1, 2, 3), (0, 1), ()], ids=str)
+def test_where_the_account_does_not_keep_the_result_all_rows_of_the_same_moment_are_read_once_more(
+    big: SnowflakeInstallation, snowflake_server: SnowflakeServer, asked: tuple[int, ...]
 ) -> None:
+    before = set(big.source_rows("SELECT id, name, day, updated_at IS NULL FROM t"))
+    snowflake_server.forget_statements()
     work, read = begun(big)
     big.steps.extract_chunk(work, read.uri, 0, 1)
     snowflake_server.keep_results(forget=True)
-    with pytest.raises(SourceUnreachableError, match="does not keep the result any more") as raised:
-        big.steps.extract_chunk(work, read.uri, 1, 1)
-    assert raised.value.retryable is False
-    assert big.sync(TABLE).equal is True
-    assert big.verify(TABLE).equal is True
+    big.execute("DELETE FROM t WHERE id = 5", "UPDATE t SET name = 'later' WHERE id = 6")
+    for number in asked:
+        big.steps.extract_chunk(work, read.uri, number, 1)
+    uri = big.steps.finish_chunks(work, read.uri, 1)
+    assert big.steps.lakehouse.read_manifest(uri).reader == "arrow (its first result was lost)"
+    result = finished(big, work, uri)
+    assert (result.equal, result.rows_read) == (True, ROWS + 1)
+    assert stored(big) == before
+    read_rows = [text for text in snowflake_server.statements() if text.startswith('SELECT "ID", ')]
+    assert len(read_rows) == 2
 
 
 def test_a_batch_that_comes_short_fails_the_chunk(
