@@ -285,7 +285,8 @@ def test_protected_values_of_a_large_table_are_in_no_chunk(big: Installation) ->
     assert big.steps.open_window(big.work(TABLE, columns={"hash": ["id"]}, mode="full", reset=True)).chunked is False
 
 
-def test_a_partitioned_table_is_read_partition_by_partition(big: Installation) -> None:
+@pytest.mark.parametrize("mode", ["auto", "cdc"])
+def test_a_partitioned_table_is_read_partition_by_partition(big: Installation, mode: RequestedMode) -> None:
     big.execute(
         "CREATE TABLE parts (id int, note text, PRIMARY KEY (id)) PARTITION BY RANGE (id)",
         "CREATE TABLE parts_small PARTITION OF parts FOR VALUES FROM (0) TO (100)",
@@ -294,10 +295,20 @@ def test_a_partitioned_table_is_read_partition_by_partition(big: Installation) -
         "ALTER TABLE parts ATTACH PARTITION parts_rest DEFAULT",
         "INSERT INTO parts SELECT i, repeat('y', 90) FROM generate_series(1, 30000) i WHERE i <> 100",
     )
-    assert big.steps.open_window(big.work("public.parts")).chunked is True
-    result = big.sync("public.parts")
+    assert big.steps.open_window(big.work("public.parts", mode=mode)).chunked is True
+    result = big.sync("public.parts", mode=mode)
     assert (result.equal, result.rows_read) == (True, 29_999)
     assert big.verify("public.parts").equal is True
+    if mode == "cdc":
+        big.execute(
+            "UPDATE parts SET id = 100 WHERE id = 50",  # to another partition
+            "UPDATE parts SET note = 'new' WHERE id > 29990",
+            "DELETE FROM parts WHERE id < 10",
+            "INSERT INTO parts VALUES (50000, 'new')",
+        )
+        changes = big.sync("public.parts", mode=mode)
+        assert (changes.mode, changes.equal, changes.rows_silver) == ("cdc", True, 29_991)
+        assert big.verify("public.parts").equal is True
 
 
 def test_a_table_with_children_by_inheritance_or_few_rows_is_read_as_a_whole(big: Installation) -> None:
