@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
@@ -13,6 +16,7 @@ from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
 from orchestration.registry_state import read_registry
 from tests.behaviour.installation import Installation
+from tests.polling import wait_until
 
 GOOD = [f"public.t{number}" for number in range(3)]
 SLOW, BROKEN = "public.slow", "public.broken"
@@ -29,13 +33,31 @@ def reported(result: Any) -> tuple[set[dg.AssetKey], set[dg.AssetKey]]:
     return {key for key in materialized if key.path[0] == "silver"}, checked
 
 
+@contextmanager
+def reads_wait(shop: Installation, table: str, over: Callable[[], bool]) -> Iterator[None]:
+    """In the block nobody reads the table before ``over`` says so, or two minutes have passed."""
+    with shop.connect() as lock, ThreadPoolExecutor(1) as pool:
+        lock.execute(f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE".encode())
+
+        def release() -> None:
+            try:
+                wait_until(over, 120)
+            finally:
+                lock.execute("ROLLBACK")
+
+        released = pool.submit(release)
+        yield
+        released.result()
+
+
 def test_four_tables_are_reported_when_each_ends_and_only_the_failed_one_is_done_again(
     shop: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for table in GOOD:
         shop.execute(f"CREATE TABLE {table} AS SELECT 1 AS id", f"ALTER TABLE {table} ADD PRIMARY KEY (id)")
     shop.execute(
-        f"CREATE VIEW {SLOW} AS SELECT 1 AS id, pg_sleep(3)::text AS slept",
+        "CREATE TABLE gate AS SELECT 1 AS id",
+        f"CREATE VIEW {SLOW} AS SELECT id, 'passed' AS gate FROM gate",
         f"CREATE TABLE {BROKEN} AS SELECT 1 AS id",
         f"CREATE ROLE {shop.database} LOGIN PASSWORD 'of the test'",
         f"GRANT SELECT ON {', '.join([*GOOD, SLOW])} TO {shop.database}",
@@ -50,7 +72,8 @@ def test_four_tables_are_reported_when_each_ends_and_only_the_failed_one_is_done
     job = registry_definitions(read_registry(settings)).get_repository_def().get_job("pipeline_five")
     with LocalStack(Settings(home=settings.home_path)).start() as stack, dg.instance_for_test() as instance:
         monkeypatch.setenv("TEMPORAL_ADDRESS", stack.record.temporal_address)
-        first = job.execute_in_process(instance=instance, raise_on_error=False)
+        with reads_wait(shop, "gate", lambda: all(map(instance.get_latest_materialization_event, map(silver, GOOD)))):
+            first = job.execute_in_process(instance=instance, raise_on_error=False)
         assert not first.success
         wanted = {silver(table) for table in [*GOOD, SLOW]}
         assert reported(first) == (wanted, wanted)
