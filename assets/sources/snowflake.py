@@ -360,8 +360,7 @@ class SnowflakeConnector(Connector):
     def chunks(self, plan: WindowPlan, chunk_bytes: int) -> list[Chunk]:
         from assets.sources.snowflake_result import result_chunks
 
-        small = (plan.table.estimated_bytes or 0) < 2 * chunk_bytes
-        return [] if small or plan.mode != "full" else result_chunks(plan.table, chunk_bytes)
+        return result_chunks(plan.table, chunk_bytes) if plan.mode == "full" else []
 
     @contextmanager
     def open_verify(self, table: SourceTable, columns: Sequence[str] | None = None) -> Iterator[TableRead]:

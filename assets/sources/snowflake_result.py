@@ -32,8 +32,11 @@ def result_chunks(table: SourceTable, chunk_bytes: int) -> list[Chunk]:
 
     Which batches a part has is known when the statement has run.
     """
-    number = min(-(-(table.estimated_bytes or 0) // chunk_bytes), MAX_CHUNKS)
-    return [Chunk(id=str(place), where={"part": place, "of": number}) for place in range(number)] if number > 1 else []
+    size = table.estimated_bytes or 0
+    if size < 2 * chunk_bytes:
+        return []
+    number = min(-(-size // chunk_bytes), MAX_CHUNKS)
+    return [Chunk(id=str(place), where={"part": place, "of": number}) for place in range(number)]
 
 
 class StoredResult:
@@ -76,19 +79,17 @@ class StoredResult:
         if place >= len(bounds):
             return
         first, past = bounds[place]
-        ahead = iter(self._batches[first:past])
         waiting: deque[Future[Any]] = deque()
         with ThreadPoolExecutor(BATCHES_AHEAD, thread_name_prefix="batches") as pool:
             try:
-                while True:
-                    while len(waiting) < BATCHES_AHEAD and (batch := next(ahead, None)) is not None:
-                        waiting.append(pool.submit(self._fetched, batch))
-                    if not waiting:
-                        return
+                for batch in self._batches[first:past]:
+                    waiting.append(pool.submit(self._fetched, batch))
+                    if len(waiting) == BATCHES_AHEAD:
+                        yield waiting.popleft().result()
+                while waiting:
                     yield waiting.popleft().result()
             finally:
-                for future in waiting:
-                    future.cancel()
+                pool.shutdown(cancel_futures=True)
 
     def _fetched(self, batch: ResultBatch) -> pa.Table:
         found = batch.to_arrow(connection=self._opened)  # type: ignore[call-arg]

@@ -37,7 +37,7 @@ def big(
         "INSERT INTO t VALUES (0, 'none', NULL, NULL)",
     )
     snowflake_server.set_rules(LARGE, TRACKED)
-    snowflake_server.keep_results(700)
+    snowflake_server.cut_results(700)
     return shop
 
 
@@ -87,7 +87,7 @@ def test_chunks_are_parts_of_one_result_whatever_changes_meanwhile(
 def test_a_result_of_fewer_batches_than_chunks_is_read_whole(
     big: SnowflakeInstallation, snowflake_server: SnowflakeServer
 ) -> None:
-    snowflake_server.keep_results(ROWS // 2)
+    snowflake_server.cut_results(ROWS // 2)
     result = big.sync(TABLE)
     assert (result.equal, result.rows_read) == (True, ROWS + 1)
     assert big.verify(TABLE).equal is True
@@ -140,7 +140,7 @@ def test_where_the_account_does_not_keep_the_result_all_rows_of_the_same_moment_
     snowflake_server.forget_statements()
     work, read = begun(big)
     big.steps.extract_chunk(work, read.uri, 0, 1)
-    snowflake_server.keep_results(forget=True)
+    snowflake_server.forget_results()
     big.execute("DELETE FROM t WHERE id = 5", "UPDATE t SET name = 'later' WHERE id = 6")
     for number in asked:
         big.steps.extract_chunk(work, read.uri, number, 1)
@@ -154,13 +154,10 @@ def test_where_the_account_does_not_keep_the_result_all_rows_of_the_same_moment_
 
 
 def test_a_batch_that_comes_short_fails_the_chunk(
-    big: SnowflakeInstallation, snowflake_server: SnowflakeServer, monkeypatch: pytest.MonkeyPatch
+    big: SnowflakeInstallation, snowflake_server: SnowflakeServer
 ) -> None:
-    from snowflake.connector.result_batch import ArrowResultBatch
-
+    snowflake_server.cut_results(700, missing=1)
     work, read = begun(big)
-    whole = ArrowResultBatch.to_arrow
-    monkeypatch.setattr(ArrowResultBatch, "to_arrow", lambda self, **options: whole(self, **options).slice(1))
     with pytest.raises(SourceUnreachableError, match="came with 699 of 700 rows"):
         big.steps.extract_chunk(work, read.uri, 1, 1)
 

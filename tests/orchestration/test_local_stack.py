@@ -71,7 +71,7 @@ def test_a_stack_whose_port_another_server_took_at_the_same_instant_starts_on_an
 def test_a_temporal_server_that_ends_while_it_starts_is_started_once_more(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = [[sys.executable, "-c", "raise SystemExit(1)"]]
+    broken = [[sys.executable, "-c", "raise SystemExit(1)"]]  # no real one can be made to lose an inner port
 
     def args(**options: Any) -> list[str]:
         return broken.pop() if broken else temporal_server_args(**options)

@@ -60,10 +60,13 @@ class SnowflakeServer:
         """Answer statements that ``match`` with ``error`` (number, text) or ``status``, or ``replace`` what matched."""
         self._control.post("/standin", json={"rules": rules}).raise_for_status()
 
-    def keep_results(self, batch_rows: int | None = None, *, forget: bool = False) -> None:
-        """Cut later results into batches of so many rows; ``forget`` those there are."""
-        rows = {"batch_rows": batch_rows} if batch_rows else {}
-        self._control.post("/standin", json={"forget_results": forget} | rows).raise_for_status()
+    def cut_results(self, rows: int = 1000, *, missing: int = 0) -> None:
+        """Cut later results into batches of so many rows, of which some are ``missing`` when a batch comes."""
+        batches = {"rows": rows, "missing": missing}
+        self._control.post("/standin", json={"batches": batches}).raise_for_status()
+
+    def forget_results(self) -> None:
+        self._control.post("/standin", json={"forget_results": True}).raise_for_status()
 
     def statements(self) -> list[str]:
         return self._control.get("/standin").json()["statements"]
@@ -132,5 +135,6 @@ class SnowflakeServer:
 
     def drop_database(self, name: str) -> None:
         self.set_rules()
+        self.cut_results()
         with contextlib.suppress(snowflake.connector.errors.Error):
             self.execute(None, f"DROP DATABASE {name}")

@@ -42,9 +42,9 @@ statements: list[str] = []
 named: dict[str, dict[str, Any]] = {}
 """Role, the roles that it may use, and warehouse of each session, by token."""
 results: dict[str, tuple[str, dict[str, Any], list[bytes]]] = {}
-"""The last results by statement: whose they are, the answer, and the batches that do not stand in it."""
-batches: dict[str, Any] = {"rows": 1000, "key": secrets.token_urlsafe(32)}
-"""How many rows a batch has, and the key without which none is given."""
+"""The last results by statement: whose they are, the answer, and the batches that do not stand in it, compressed."""
+batches: dict[str, Any] = {"rows": 1000, "missing": 0, "key": secrets.token_urlsafe(32)}
+"""How many rows a batch has, how many are missing when it comes, and the key without which none is given."""
 KEPT_RESULTS = 200
 moments: dict[str, str] = {}
 """The session in which the moment of a statement is kept, by the statement's id."""
@@ -229,21 +229,23 @@ def in_batches(request: Request, answer: Any, user: str) -> Any:
     data = reply.get("data") or {}
     if data.get("queryResultFormat") != "arrow" or not data.get("rowsetBase64"):
         return answer
-    table = pa.ipc.open_stream(b64decode(data["rowsetBase64"])).read_all()
-    first, *others = [table.slice(at, batches["rows"]) for at in range(0, max(1, len(table)), batches["rows"])]
     statement = data["queryId"]
-    files = [bytes(fakesnow.to_ipc(other)) for other in others]
-    if others:
+    files: list[bytes] = []
+    if data["total"] > batches["rows"]:
+        table = pa.ipc.open_stream(b64decode(data["rowsetBase64"])).read_all()
+        first, *others = [table.slice(at, batches["rows"]) for at in range(0, len(table), batches["rows"])]
+        contents = [bytes(fakesnow.to_ipc(other.slice(batches["missing"]))) for other in others]
+        files = [gzip.compress(content, 1) for content in contents]
         data["rowsetBase64"] = b64encode(fakesnow.to_ipc(first)).decode()
         data["chunkHeaders"] = {"x-standin-key": batches["key"]}
         data["chunks"] = [
             {
                 "url": f"{request.url.scheme}://{request.url.netloc}/results/{statement}/{place}",
                 "rowCount": len(other),
-                "uncompressedSize": len(file),
-                "compressedSize": len(gzip.compress(file, 1)),
+                "uncompressedSize": len(content),
+                "compressedSize": len(file),
             }
-            for place, (other, file) in enumerate(zip(others, files, strict=True))
+            for place, (other, content, file) in enumerate(zip(others, contents, files, strict=True))
         ]
     results[statement] = (user, reply, files)
     while len(results) > KEPT_RESULTS:
@@ -268,7 +270,7 @@ async def batch(request: Request) -> Response:
     place = int(request.path_params["place"])
     if request.headers.get("x-standin-key") != batches["key"] or place >= len(files):
         return Response(status_code=403)
-    return Response(gzip.compress(files[place], 1), headers={"Content-Encoding": "gzip"})
+    return Response(files[place], headers={"Content-Encoding": "gzip"})
 
 
 async def renew(request: Request) -> Response:
@@ -289,7 +291,7 @@ async def control(request: Request) -> Response:
             rules[:] = body["rules"]
         if body.get("forget"):
             statements.clear()
-        batches["rows"] = body.get("batch_rows", batches["rows"])
+        batches.update(body.get("batches", {}))
         if body.get("forget_results"):
             results.clear()
         oauth_server.controlled(body.get("oauth", {}))
