@@ -15,7 +15,10 @@ from temporal_bridge.workflows.step_inputs import StepProgress
 
 logger = logging.getLogger(__name__)
 MAX_INTERVAL = 1.0
-"""A cancel is noticed, and a blocked driver told, this often; Temporal itself is asked less often (its throttle)."""
+"""A cancel is noticed, and a blocked driver told, this often; Temporal itself is asked less often (its throttle).
+
+More beats, say one for each batch, would only cost time on the worker's event loop.
+"""
 
 
 class ProgressHeartbeat:
@@ -35,7 +38,7 @@ class ProgressHeartbeat:
         self._details = StepProgress(step=step)
         self._silence_seconds = silence_seconds
         self._cancellable = cancellable
-        self._moved = time.monotonic()
+        self._moved = self._beaten = time.monotonic()
         self._done = threading.Event()
         timeout = activity.info().heartbeat_timeout
         self._interval = max(0.05, min(MAX_INTERVAL, timeout.total_seconds() / 4)) if timeout else MAX_INTERVAL
@@ -49,10 +52,15 @@ class ProgressHeartbeat:
         """Report progress: rows and bytes so far."""
         self._moved = time.monotonic()
         self._details = self._details.model_copy(update={"rows": rows, "bytes": size})
+        if self._moved - self._beaten >= self._interval:
+            self._heartbeat()
+
+    def _heartbeat(self) -> None:
+        self._beaten = time.monotonic()
         activity.heartbeat(self._details)
 
     def __enter__(self) -> ProgressHeartbeat:
-        activity.heartbeat(self._details)
+        self._heartbeat()
         self._interruptible.__enter__()
         self._thread.start()
         return self
@@ -74,4 +82,4 @@ class ProgressHeartbeat:
             if self._silence_seconds is not None and silent > self._silence_seconds:
                 logger.warning("%s is silent for %.0f s: no more heartbeats", self._details.step, silent)
                 return
-            activity.heartbeat(self._details)
+            self._heartbeat()
