@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Request, Route, expect
 
 from orchestration.embedded_postgres import EmbeddedPostgres
 from orchestration.headrace import Headrace
@@ -108,6 +108,23 @@ def test_the_wizard_adds_a_connector_from_a_wrong_password_to_the_last_look(
     assert orders.columns is not None and orders.columns.hash == ("mail",)
     assert customers.cursor == "updated_at"
     assert window.errors == []
+
+
+def test_a_click_that_comes_before_the_pages_scripts_waits_for_them(
+    visit: Callable[..., Visitor], hr: Headrace, shop: dict[str, str]
+) -> None:
+    hr.connectors.add("shop", "postgres", shop)
+    window = visit()
+    waiting: list[Route] = []
+    tests: list[Request] = []
+    window.page.route("**/forms.js*", lambda route: waiting.append(route))
+    window.page.on("request", lambda request: tests.append(request) if request.url.endswith("/shop/test") else None)
+    window.page.goto(f"{window.address}/headrace/connectors/shop", wait_until="commit")
+    window.page.get_by_role("button", name="Test the connection").click()
+    expect(window.page.locator("#checks")).to_be_empty()
+    waiting.pop().continue_()
+    expect(window.page.locator("#checks")).to_contain_text("All 5 checks passed.")
+    assert len(tests) == 1 and waiting == [] and window.errors == []
 
 
 def test_a_connector_is_tested_edited_and_removed(
