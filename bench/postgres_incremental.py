@@ -2,8 +2,9 @@
 
     python -m bench.postgres_incremental [--scales 0.1667 1] [--rounds 3]
 
-Beside it: ingestr's incremental load into DuckDB, where it is installed (see bench/postgres_full.py), and the sync with
-nothing changed, which is the fixed start.
+Beside it: the sync with nothing changed, which is the fixed start; the window's query answered to nowhere, twice, as
+its pages come from the disk first; ingestr's incremental load into DuckDB, where it is installed (bench/postgres_full).
+ingestr would fetch DuckDB's driver from the internet: it gets the one in DuckDB's Python wheel.
 """
 
 from __future__ import annotations
@@ -13,19 +14,46 @@ import json
 import os
 import statistics
 import subprocess
+import sysconfig
 import tempfile
+from collections.abc import Mapping
+from datetime import UTC
+from importlib import metadata
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from assets.settings import Settings
-from bench.postgres_full import DATABASE, INGESTR, load_lineitem, script, timed
+from bench.postgres_full import DATABASE, INGESTR, load_lineitem, psql, script, timed
 from orchestration.embedded_postgres import EmbeddedPostgres
 from orchestration.local import LocalStack
 
 NEW_ROWS = 10_000
 KEY = "l_orderkey,l_linenumber"
+FIXED_START = "headrace, nothing changed: the fixed start"
+DRIVER = """
+manifest_version = 1
+name = 'DuckDB'
+version = '{version}'
+[ADBC]
+version = '1.1.0'
+[Driver]
+entrypoint = 'duckdb_adbc_init'
+[Driver.shared]
+linux_amd64 = '{library}'
+"""
+
+
+def with_duckdb_driver(environment: Mapping[str, str], folder: Path) -> dict[str, str] | None:
+    """An environment in which an ADBC client finds DuckDB in its Python wheel; None where Python is no library."""
+    (wheel,) = (file for file in metadata.files("duckdb") or () if file.name.startswith("_duckdb."))
+    python = Path(sysconfig.get_config_var("LIBDIR")) / str(sysconfig.get_config_var("INSTSONAME"))
+    if python.suffix == ".a" or not python.exists():
+        return None
+    text = DRIVER.format(version=metadata.version("duckdb"), library=wheel.locate())
+    (folder / "duckdb.toml").write_text(text)
+    return {**environment, "ADBC_DRIVER_PATH": str(folder), "LD_PRELOAD": str(python)}
 
 
 def change(server: EmbeddedPostgres, number: int) -> int:
@@ -57,7 +85,15 @@ def measure(scale: float, rounds: int, folder: Path, console: Console) -> tuple[
     settings = Settings(home=folder / "home")
     environment = {**os.environ, "HEADRACE_HOME": str(settings.home_path), "DO_NOT_TRACK": "1"}
     environment["INGESTR_DISABLE_TELEMETRY"] = "true"
+    with_driver = with_duckdb_driver(environment, folder) if INGESTR.exists() else None
     seconds: dict[str, list[float]] = {}
+    rows = 0
+
+    def took(name: str, found: tuple[float, float, str]) -> str:
+        seconds.setdefault(name, []).append(found[0])
+        console.print(f"  {rows:,} rows  {name:50} {found[0]:7.2f} s  {found[1]:7.0f} MB", highlight=False)
+        return found[2]
+
     with EmbeddedPostgres(folder / "postgres") as server, LocalStack(settings) as stack:
         rows = load_lineitem(server, scale)
         with server.connect(DATABASE, autocommit=True) as connection:
@@ -77,22 +113,23 @@ def measure(scale: float, rounds: int, folder: Path, console: Console) -> tuple[
         ingestr += ["--dest-uri", f"duckdb:///{folder / 'ingestr.duckdb'}", "--incremental-strategy", "merge"]
         ingestr += ["--incremental-key", "updated_at", *(f for k in KEY.split(",") for f in ("--primary-key", k))]
         result_of(timed(sync, environment)[2])
-        if INGESTR.exists():
-            timed(ingestr, environment)
+        if with_driver:
+            timed(ingestr, with_driver)
         for number in range(rounds):
+            with server.connect(DATABASE, autocommit=True) as connection:
+                ((last,),) = connection.execute("SELECT max(updated_at) FROM lineitem").fetchall()
             changed = change(server, number)
-            took, peak, output = timed(sync, environment, lambda: stack.worker_pid)
-            if (result := result_of(output))["rows_read"] != changed:
+            window = f"\\copy (SELECT * FROM lineitem WHERE updated_at > '{last}') TO /dev/null (FORMAT binary)"
+            for name in ("the window's query to nowhere, first", "the window's query to nowhere, again"):
+                took(name, timed([psql(), uri, "-qc", window], environment))
+            result = result_of(took("headrace sync", timed(sync, environment, lambda: stack.worker_pid)))
+            if result["rows_read"] != changed:
                 raise SystemExit(f"{changed} rows changed, and the sync read {result['rows_read']}")
-            seconds.setdefault("headrace sync", []).append(took)
-            console.print(f"  {rows:,} rows  headrace sync {took:7.2f} s  {peak:7.0f} MB", highlight=False)
-            took, _, output = timed(sync, environment)
-            result_of(output)
-            seconds.setdefault("headrace, nothing changed (fixed start)", []).append(took)
-            if INGESTR.exists():
-                took, peak, _ = timed(ingestr, environment)
-                seconds.setdefault("ingestr 1.1.22 to DuckDB", []).append(took)
-                console.print(f"  {rows:,} rows  ingestr       {took:7.2f} s  {peak:7.0f} MB", highlight=False)
+            result_of(took(FIXED_START, timed(sync, environment)))
+            if with_driver:
+                # from where it was: else it reads the whole table again
+                start = ["--interval-start", last.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")]
+                took("ingestr 1.1.22 to DuckDB", timed([*ingestr, *start], with_driver))
     return rows, {name: statistics.median(values) for name, values in seconds.items()}
 
 
@@ -110,7 +147,7 @@ def run(scales: list[float], rounds: int, folder: Path, console: Console) -> Non
     for name in found[0][1]:
         values = [seconds[name] for _, seconds in found]
         table.add_row(name, *(f"{value:.2f}" for value in values), f"{values[-1] / values[0]:.2f}")
-    fixed = [seconds["headrace, nothing changed (fixed start)"] for _, seconds in found]
+    fixed = [seconds[FIXED_START] for _, seconds in found]
     less = [s["headrace sync"] - start for (_, s), start in zip(found, fixed, strict=True)]
     growth = f"{less[-1] / less[0]:.2f}" if less[0] > 0 else "-"
     table.add_row("headrace sync less the fixed start", *(f"{value:.2f}" for value in less), growth)
