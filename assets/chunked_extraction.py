@@ -229,7 +229,7 @@ class ChunkedExtraction:
             read.take_over(done)
             plan = noted.plan
             if changed:
-                told = f"{len(changed)} of {len(done)} chunks changed while others were read, and were read again"
+                told = f"{len(changed)} of {len(done)} chunks changed or were lost before the last was read: read again"
                 mended = sum(1 for one in changed if one.rows)
                 told += f", {mended} of them only where they changed" if mended else ""
                 plan = plan.model_copy(update={"reason": "; ".join(filter(None, [plan.reason, told]))})
