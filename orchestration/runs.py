@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 0.5
 RECONCILE_SECONDS = 10
 CANCEL_SECONDS = 60
-CLOSE_SECONDS, CLOSE_LOOK_SECONDS = 10, 0.05
+CLOSE_SECONDS, CLOSE_LOOK_SECONDS = 45, 0.05
+"""Where a worker froze, Temporal gives the last step of the table's and of the run's workflow to it for 10 s each."""
 MAX_EVENTS = 10_000
 
 
