@@ -12,8 +12,7 @@ from assets.lakehouse.interface import TableId
 from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
 from tests.behaviour.installation import Installation
-from tests.behaviour.worker_runs import start_worker
-from tests.polling import wait_until
+from tests.behaviour.worker_runs import start_worker, wait_until_frozen
 
 TABLE = "public.t"
 POINTS = (
@@ -36,7 +35,7 @@ def test_a_frozen_worker_that_wakes_after_its_work_was_done_and_followed_changes
             frozen = start_worker(stack, tmp_path / "frozen.log", HEADRACE_FAILPOINTS=f"{point}=freeze")
             workers.append(frozen)
             hr.sync("shop", [TABLE], wait=False)
-            wait_until(lambda: frozen.status() == psutil.STATUS_STOPPED)
+            wait_until_frozen(frozen, shop.settings.home_path)
             workers.append(start_worker(stack, tmp_path / "second.log"))
             (first,) = hr.runs()
             assert first.wait(90).status == "succeeded"

@@ -17,8 +17,7 @@ from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
 from orchestration.reports import SyncReport
 from tests.behaviour.installation import Installation
-from tests.behaviour.worker_runs import start_worker
-from tests.polling import wait_until
+from tests.behaviour.worker_runs import start_worker, wait_until_frozen
 
 TABLES = tuple(f"public.s{number}" for number in range(10))
 
@@ -228,7 +227,7 @@ def test_a_frozen_worker_that_wakes_after_its_small_tables_were_synced_and_follo
             frozen = start_worker(stack, tmp_path / "frozen.log", HEADRACE_FAILPOINTS=f"{point}=freeze")
             workers.append(frozen)
             hr.sync("shop", TABLES, wait=False)
-            wait_until(lambda: frozen.status() == psutil.STATUS_STOPPED)
+            wait_until_frozen(frozen, crashing.settings.home_path)
             workers.append(start_worker(stack, tmp_path / "second.log"))
             (first,) = hr.runs()
             assert first.wait(90).status == "succeeded"

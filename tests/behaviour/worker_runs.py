@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
@@ -14,6 +17,7 @@ import pytest
 from orchestration.local import LocalStack
 from temporal_bridge.client import TemporalClient
 from temporal_bridge.workflow_run import WorkflowRun
+from tests.polling import wait_until
 
 
 def start_worker(stack: LocalStack, log: Path, *, grace_seconds: int = 1, **environment: str) -> psutil.Popen:
@@ -25,6 +29,24 @@ def start_worker(stack: LocalStack, log: Path, *, grace_seconds: int = 1, **envi
             stdout=output,
             stderr=subprocess.STDOUT,
         )
+
+
+def wait_until_frozen(worker: psutil.Popen, home: Path) -> None:
+    """Wait until a failpoint stopped the process, and see that it stands outside of any write to the catalog.
+
+    A process that is stopped within one locks SQLite for everybody. While the failpoint's own thread sleeps, others of
+    the process may end theirs.
+    """
+    wait_until(lambda: worker.status() == psutil.STATUS_STOPPED)
+    for _ in range(50):
+        catalog = sqlite3.connect(home / "catalog.db", timeout=0.05, isolation_level=None)
+        with closing(catalog), suppress(sqlite3.OperationalError):
+            catalog.execute("BEGIN IMMEDIATE")
+            return
+        worker.resume()
+        time.sleep(0.01)
+        worker.suspend()
+    raise AssertionError("the frozen process keeps the catalog locked")
 
 
 def missed_soon(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
