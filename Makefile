@@ -80,14 +80,12 @@ minilake: .venv-minilake/.installed
 before-tests:
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target lint system-packages snowflake-standin minilake
 
-# Three parts side by side, as a quarter of the time is waiting; each has servers of its own, the tests of a file stay together
-# and the longest files begin (tests/conftest.py).
-FILES_IN_TURN := --dist loadfile --no-loadscope-reorder
+# Three parts side by side, as a quarter of the time is waiting; each has servers of its own, the tests of a file stay together.
 test: before-tests
-	$(PY) -m pytest -q -n 3 $(FILES_IN_TURN) -m "not slow and not live"
+	$(PY) -m pytest -q -n 3 --dist loadfile -m "not slow and not live"
 
 test-all: before-tests
-	$(PY) -m pytest -q -n 2 $(FILES_IN_TURN) -m "not live"
+	$(PY) -m pytest -q -n 2 --dist loadfile -m "not live"
 
 bench: install
 	$(PY) -m bench.postgres_full $(BENCH)

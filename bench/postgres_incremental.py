@@ -10,6 +10,7 @@ ingestr would fetch DuckDB's driver from the internet: it gets the one in DuckDB
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import statistics
@@ -47,11 +48,12 @@ linux_amd64 = '{library}'
 
 def with_duckdb_driver(environment: Mapping[str, str], folder: Path) -> dict[str, str] | None:
     """An environment in which an ADBC client finds DuckDB in its Python wheel; None where Python is no library."""
-    (wheel,) = (file for file in metadata.files("duckdb") or () if file.name.startswith("_duckdb."))
+    wheel = importlib.util.find_spec("_duckdb")
+    assert wheel is not None
     python = Path(sysconfig.get_config_var("LIBDIR")) / str(sysconfig.get_config_var("INSTSONAME"))
     if python.suffix == ".a" or not python.exists():
         return None
-    text = DRIVER.format(version=metadata.version("duckdb"), library=wheel.locate())
+    text = DRIVER.format(version=metadata.version("duckdb"), library=wheel.origin)
     (folder / "duckdb.toml").write_text(text)
     return {**environment, "ADBC_DRIVER_PATH": str(folder), "LD_PRELOAD": str(python)}
 

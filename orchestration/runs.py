@@ -66,7 +66,7 @@ class Run:
         """Wait until the run has ended.
 
         Args:
-            seconds: for how long at most; default: as long as it takes.
+            seconds: for how long at most, without what its workflow takes to close; default: as long as it takes.
 
         Raises:
             TimeoutError: it has not ended in time.

@@ -21,31 +21,6 @@ from tests.servers.snowflake_server import PYTHON as SNOWFLAKE_PYTHON
 from tests.servers.snowflake_server import SnowflakeServer
 from tests.servers.temporal_server import TemporalServer
 
-LONGEST_FIRST = (
-    "test_crashes.py",
-    "test_chunked_reads.py",
-    "test_dagster_crashes.py",
-    "test_knowledge.py",
-    "test_small_tables.py",
-    "test_kits.py",
-    "test_mysql_chunks.py",
-    "test_table_sync_workflow.py",
-    "test_dataset_workflow.py",
-    "test_pipes.py",
-    "test_client.py",
-    "test_sampled_files.py",
-    "test_mysql_change_capture.py",
-    "test_frozen_worker.py",
-    "test_code_locations.py",
-    "test_whole_path.py",
-)
-"""Files that take 40 to 180 s: begun first, as the last one to end is waited for while the other parts are idle."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: places.get(item.path.name, len(places)))
-
 
 @pytest.fixture(scope="session")
 def server_folder() -> Iterator[Path]:

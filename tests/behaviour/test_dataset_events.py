@@ -19,7 +19,7 @@ from tests.behaviour.installation import Installation
 from tests.polling import wait_until
 
 GOOD = [f"public.t{number}" for number in range(3)]
-SLOW, BROKEN = "public.slow", "public.broken"
+SLOW, BROKEN = "public.slow", "public.broken"  # names in the SQL below are these, and the database's own
 
 
 def silver(table: str) -> dg.AssetKey:

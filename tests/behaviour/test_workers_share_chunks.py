@@ -13,8 +13,7 @@ from orchestration.headrace import Headrace
 from orchestration.local import LocalStack
 from tests.behaviour.installation import Installation
 from tests.behaviour.test_chunked_reads import COLUMNS, ROWS, TABLE, assert_equal, filled
-from tests.behaviour.worker_runs import activity_tries, start_worker
-from tests.polling import wait_until
+from tests.behaviour.worker_runs import activity_tries, start_worker, wait_until_frozen
 
 Start = Callable[..., psutil.Popen]
 
@@ -80,7 +79,7 @@ def test_a_worker_that_is_told_to_end_finishes_its_chunk_and_another_one_goes_on
     first = start(HEADRACE_FAILPOINTS="during_chunk=freeze")
     hr = Headrace(home=big.settings.home_path)
     hr.sync("shop", [TABLE], wait=False)
-    wait_until(lambda: first.status() == psutil.STATUS_STOPPED)
+    wait_until_frozen(first, big.settings.home_path)
     first.terminate()  # it hears of it in the middle of a chunk
     second = start()
     first.resume()

@@ -117,7 +117,7 @@ def test_a_click_that_comes_before_the_pages_scripts_waits_for_them(
     window = visit()
     waiting: list[Route] = []
     tests: list[Request] = []
-    window.page.route("**/forms.js*", lambda route: waiting.append(route))
+    window.page.route("**/forms.js*", lambda route: waiting.append(route))  # a builtin is no handler
     window.page.on("request", lambda request: tests.append(request) if request.url.endswith("/shop/test") else None)
     window.page.goto(f"{window.address}/headrace/connectors/shop", wait_until="commit")
     window.page.get_by_role("button", name="Test the connection").click()
