@@ -156,10 +156,10 @@ class SilverTable:
             done = self._load_in_place(schema, tag, key, whole, follows)
             if done is not None:
                 return done
+        own = self._own_parts(rows)
         if whole or write == "append":
-            if rows.parts is not None and all(bronze == silver for bronze, silver in self.names.items()):
-                # same names, same types: Bronze's parts serve as Silver's own data files, unread
-                return self.lakehouse.commit(self.silver, rows.parts, schema, tag=tag, replace=True, follows=follows)
+            if own is not None:
+                return self.lakehouse.commit(self.silver, own, schema, tag=tag, replace=True, follows=follows)
             return self._replace(_renamed(rows.upserts(), self.names, schema), schema, tag, follows)
         return self.lakehouse.upsert(
             self.silver,
@@ -169,7 +169,12 @@ class SilverTable:
             key=self.key(key),
             tag=tag,
             follows=follows,
+            parts=own or (),
         )
+
+    def _own_parts(self, rows: _RunRows) -> Sequence[Part] | None:
+        """Bronze's parts, where they serve as Silver's own data files, unread: the same names, the same types."""
+        return rows.parts if all(bronze == silver for bronze, silver in self.names.items()) else None
 
     def _write(self, batches: Iterator[pa.RecordBatch], schema: pa.Schema, tag: str) -> tuple[Part, ...]:
         with self.lakehouse.part_writer(self.silver.connector, self.silver.table, tag, 1, "silver", schema) as writer:
@@ -206,8 +211,9 @@ class SilverTable:
 
     def _append(self, rows: _RunRows, schema: pa.Schema, tag: str, follows: int) -> CommitInfo:
         """Every row that was read, and every delete, as it came."""
-        if rows.parts is not None and all(bronze == silver for bronze, silver in self.names.items()):
-            parts = tuple(rows.parts) + self._write(self._ends(rows.deletes(), schema), schema, tag)
+        own = self._own_parts(rows)
+        if own is not None:
+            parts = tuple(own) + self._write(self._ends(rows.deletes(), schema), schema, tag)
         else:
             upserts = _renamed(rows.upserts(), self.names, schema)
             parts = self._write(chain(upserts, self._ends(rows.deletes(), schema)), schema, tag)

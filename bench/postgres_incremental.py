@@ -1,4 +1,7 @@
-"""Incremental sync of lineitem, 1% of the rows updated and 10,000 new, to Silver: a small and a large table.
+"""Incremental sync of lineitem to Silver, a small and a large table: 60,000 rows updated, 10,000 new, in both.
+
+60,000 are 1% of the large table: the question is what a table's size costs where as much has changed. Each round has
+a table of its own, just loaded and vacuumed.
 
     python -m bench.postgres_incremental [--scales 0.1667 1] [--rounds 3]
 
@@ -21,7 +24,9 @@ from collections.abc import Mapping
 from datetime import UTC
 from importlib import metadata
 from pathlib import Path
+from typing import Any, LiteralString
 
+from psycopg import sql
 from rich.console import Console
 from rich.table import Table
 
@@ -30,7 +35,7 @@ from bench.postgres_full import DATABASE, INGESTR, load_lineitem, psql, script, 
 from orchestration.embedded_postgres import EmbeddedPostgres
 from orchestration.local import LocalStack
 
-NEW_ROWS = 10_000
+UPDATED_ROWS, NEW_ROWS = 60_000, 10_000
 KEY = "l_orderkey,l_linenumber"
 FIXED_START = "headrace, nothing changed: the fixed start"
 DRIVER = """
@@ -58,20 +63,43 @@ def with_duckdb_driver(environment: Mapping[str, str], folder: Path) -> dict[str
     return {**environment, "ADBC_DRIVER_PATH": str(folder), "LD_PRELOAD": str(python)}
 
 
-def change(server: EmbeddedPostgres, number: int) -> int:
-    """Update 1% of the rows, spread over the table, and insert new ones; returns how many changed."""
+def execute(server: EmbeddedPostgres, table: str, *statements: LiteralString, **values: Any) -> list[int]:
+    """Run statements on ``{table}``, each by itself; returns their row counts."""
     with server.connect(DATABASE, autocommit=True) as connection:
-        updated = connection.execute(
-            "UPDATE lineitem SET l_quantity = l_quantity + 1, updated_at = clock_timestamp() "
-            "WHERE abs(hashint8(l_orderkey * 7 + l_linenumber)) %% 100 = %s",
-            [number % 100],
-        ).rowcount
-        connection.execute(
-            "INSERT INTO lineitem SELECT 1000000000 + %s * 100000 + i, 1, 1, 1, 1, 1, 0, 0, 'N', 'O', '2026-01-01', "
-            "'2026-01-01', '2026-01-01', 'NONE', 'AIR', 'new', clock_timestamp() FROM generate_series(1, %s) i",
-            [number, NEW_ROWS],
-        )
-    return updated + NEW_ROWS
+        composed = (sql.SQL(statement).format(table=sql.Identifier(table)) for statement in statements)
+        return [connection.execute(statement, values).rowcount for statement in composed]
+
+
+def fresh_table(server: EmbeddedPostgres, number: int) -> str:
+    """A copy of lineitem with a cursor column; returns its name."""
+    table = f"lineitem{number}"
+    execute(
+        server,
+        table,
+        "CREATE TABLE {table} AS SELECT *, '2026-01-01 00:00Z'::timestamptz "
+        "+ (l_orderkey * 4 + l_linenumber) * interval '250 milliseconds' AS updated_at FROM lineitem",
+        "ALTER TABLE {table} ADD PRIMARY KEY (l_orderkey, l_linenumber), ALTER updated_at SET NOT NULL",
+        "CREATE INDEX ON {table} (updated_at)",
+        "VACUUM (ANALYZE) {table}",
+    )
+    return table
+
+
+def change(server: EmbeddedPostgres, table: str) -> int:
+    """Update rows, spread over the table, and insert new ones: as many whatever its size. Returns how many changed."""
+    updated, inserted, _ = execute(
+        server,
+        table,
+        "UPDATE {table} SET l_quantity = l_quantity + 1, updated_at = clock_timestamp() "
+        "WHERE (l_orderkey, l_linenumber) IN (SELECT l_orderkey, l_linenumber FROM {table} "
+        "ORDER BY hashint8(l_orderkey * 8 + l_linenumber) LIMIT %(updated)s)",
+        "INSERT INTO {table} SELECT 1000000000 + i, 1, 1, 1, 1, 1, 0, 0, 'N', 'O', '2026-01-01', "
+        "'2026-01-01', '2026-01-01', 'NONE', 'AIR', 'new', clock_timestamp() FROM generate_series(1, %(new)s) i",
+        "VACUUM (ANALYZE) {table}",
+        updated=UPDATED_ROWS,
+        new=NEW_ROWS,
+    )
+    return updated + inserted
 
 
 def result_of(output: str) -> dict[str, object]:
@@ -98,30 +126,26 @@ def measure(scale: float, rounds: int, folder: Path, console: Console) -> tuple[
 
     with EmbeddedPostgres(folder / "postgres") as server, LocalStack(settings) as stack:
         rows = load_lineitem(server, scale)
-        with server.connect(DATABASE, autocommit=True) as connection:
-            connection.execute(
-                "ALTER TABLE lineitem ADD COLUMN updated_at timestamptz DEFAULT now() - interval '1 day'"
-            )
-            connection.execute("CREATE INDEX ON lineitem (updated_at)")
-            connection.execute("VACUUM (ANALYZE) lineitem")
         stack.start()
         add = [script("headrace"), "connectors", "add", "bench", "--type", "postgres", "--config", "-"]
         config = json.dumps(server.config(DATABASE))
         subprocess.run(add, input=config, text=True, env=environment, check=True, stdout=subprocess.DEVNULL)
-        sync = [script("headrace"), "sync", "bench", "public.lineitem", "--json"]
         uri = f"postgresql://{server.user}:{server.password}@{server.host}:{server.port}/{DATABASE}"
-        ingestr = [str(INGESTR), "ingest", "--yes", "--progress", "log", "--source-uri", uri]
-        ingestr += ["--source-table", "public.lineitem", "--dest-table", "main.lineitem"]
-        ingestr += ["--dest-uri", f"duckdb:///{folder / 'ingestr.duckdb'}", "--incremental-strategy", "merge"]
-        ingestr += ["--incremental-key", "updated_at", *(f for k in KEY.split(",") for f in ("--primary-key", k))]
-        result_of(timed(sync, environment)[2])
-        if with_driver:
-            timed(ingestr, with_driver)
         for number in range(rounds):
+            lineitem = fresh_table(server, number)
+            sync = [script("headrace"), "sync", "bench", f"public.{lineitem}", "--json"]
+            ingestr = [str(INGESTR), "ingest", "--yes", "--progress", "log", "--source-uri", uri]
+            ingestr += ["--source-table", f"public.{lineitem}", "--dest-table", f"main.{lineitem}"]
+            ingestr += ["--dest-uri", f"duckdb:///{folder / 'ingestr.duckdb'}", "--incremental-strategy", "merge"]
+            ingestr += ["--incremental-key", "updated_at", *(f for k in KEY.split(",") for f in ("--primary-key", k))]
+            result_of(timed(sync, environment)[2])
+            if with_driver:
+                timed(ingestr, with_driver)
             with server.connect(DATABASE, autocommit=True) as connection:
-                ((last,),) = connection.execute("SELECT max(updated_at) FROM lineitem").fetchall()
-            changed = change(server, number)
-            window = f"\\copy (SELECT * FROM lineitem WHERE updated_at > '{last}') TO /dev/null (FORMAT binary)"
+                newest = sql.SQL("SELECT max(updated_at) FROM {}").format(sql.Identifier(lineitem))
+                ((last,),) = connection.execute(newest).fetchall()
+            changed = change(server, lineitem)
+            window = f"\\copy (SELECT * FROM {lineitem} WHERE updated_at > '{last}') TO /dev/null (FORMAT binary)"
             for name in ("the window's query to nowhere, first", "the window's query to nowhere, again"):
                 took(name, timed([psql(), uri, "-qc", window], environment))
             result = result_of(took("headrace sync", timed(sync, environment, lambda: stack.worker_pid)))
@@ -132,6 +156,7 @@ def measure(scale: float, rounds: int, folder: Path, console: Console) -> tuple[
                 # from where it was: else it reads the whole table again
                 start = ["--interval-start", last.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")]
                 took("ingestr 1.1.22 to DuckDB", timed([*ingestr, *start], with_driver))
+            execute(server, lineitem, "DROP TABLE {table}")
     return rows, {name: statistics.median(values) for name, values in seconds.items()}
 
 
@@ -141,7 +166,7 @@ def run(scales: list[float], rounds: int, folder: Path, console: Console) -> Non
         place = folder / str(number)
         place.mkdir(mode=0o755)
         found.append(measure(scale, rounds, place, console))
-    table = Table(title=f"1% updated + {NEW_ROWS:,} new, median of {rounds}")
+    table = Table(title=f"{UPDATED_ROWS:,} updated + {NEW_ROWS:,} new, median of {rounds}")
     table.add_column("path")
     for rows, _ in found:
         table.add_column(f"{rows:,} rows", justify="right")

@@ -453,6 +453,7 @@ class DatabricksLakehouse(Lakehouse):
         key: Sequence[str],
         tag: str,
         follows: int | None = None,
+        parts: Sequence[Part] = (),
     ) -> CommitInfo:
         """Stages both streams and merges them: rows that are in Bronze already are merged by `load_run` instead."""
         self.prepare(table.layer)

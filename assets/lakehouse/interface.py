@@ -190,13 +190,15 @@ class Lakehouse(ABC):
         key: Sequence[str],
         tag: str,
         follows: int | None = None,
+        parts: Sequence[Part] = (),
     ) -> CommitInfo:
         """Replace or insert rows by key and soft-delete (``_headrace_deleted_at``, last values kept), in ONE commit.
 
         ``changes`` may come from a ``scan`` of the same table, still open. They hold full rows of ``schema``, unique by
         key, and their ``_headrace_deleted_at`` is stored as given (``scd2``); ``deletes`` hold the key columns plus the
         run metadata columns. Keys compare NULL-safe. The cost follows the changes, beside a look at the stored keys.
-        Same tag rule as ``commit``.
+        ``parts`` are the staged files of the same changes, where names and types are the table's: an engine may make
+        them its data files and leave ``changes`` unread. Same tag rule as ``commit``.
         """
 
     def load_run(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assets.errors import LakehouseError
+from assets.fetch_ahead import fetched_ahead
 from assets.lakehouse.data_files import TouchedRows, numbered_batches
 from assets.lakehouse.key_filter import KeyFilter
 from assets.lakehouse.storage import Storage
@@ -120,15 +121,19 @@ def _candidates(
     """The rows that may hold a touched key: the file's number, the row's number, the key."""
     import pyarrow as pa
 
-    for number, file in enumerate(files):
-        if looked and not looked.may_hold(*file.bounds.get(looked.column, (None, None))):
-            continue
-        groups = looked.groups if looked else None
-        for start, batch in numbered_batches(storage, f"{folder}/{file.path}", key, groups, KEY_BATCH_ROWS):
-            rows = pa.arange(start, start + batch.num_rows)
-            if looked:
-                passing = looked.passing(batch.column(looked.column))
-                batch, rows = batch.filter(passing), rows.filter(passing)
-            if len(rows):
-                origin = pa.repeat(pa.scalar(number, pa.int32()), len(rows))
-                yield pa.RecordBatch.from_arrays([origin, rows, *batch.columns], schema=schema)
+    def stored() -> Iterator[tuple[int, int, pa.RecordBatch]]:
+        for number, file in enumerate(files):
+            if looked and not looked.may_hold(*file.bounds.get(looked.column, (None, None))):
+                continue
+            groups = looked.groups if looked else None
+            for start, batch in numbered_batches(storage, f"{folder}/{file.path}", key, groups, KEY_BATCH_ROWS):
+                yield number, start, batch
+
+    for number, start, batch in fetched_ahead(stored()):
+        rows = pa.arange(start, start + batch.num_rows)
+        if looked:
+            passing = looked.passing(batch.column(looked.column))
+            batch, rows = batch.filter(passing), rows.filter(passing)
+        if len(rows):
+            origin = pa.repeat(pa.scalar(number, pa.int32()), len(rows))
+            yield pa.RecordBatch.from_arrays([origin, rows, *batch.columns], schema=schema)

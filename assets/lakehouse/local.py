@@ -409,6 +409,7 @@ class LocalLakehouse(Lakehouse):
         key: Sequence[str],
         tag: str,
         follows: int | None = None,
+        parts: Sequence[Part] = (),
     ) -> CommitInfo:
         first = self._snapshot(table)
         if repeated := self._repeated(table, first, tag):
@@ -418,10 +419,15 @@ class LocalLakehouse(Lakehouse):
         work = f"{self._staging.folder(table.connector, table.table)}/merge-{uuid.uuid4().hex}"
         try:
             with TouchedKeys(key, target, memory_limit=self._memory_limit, scratch=self._scratch) as touched:
-                with self._staging.writer(f"{work}/new", target) as new:
-                    for batch in changes:
+                if parts:
+                    for batch in self.read_parts(parts, key):
                         touched.add(batch, gone=False)
-                        new.write(fit(batch, target))
+                else:
+                    with self._staging.writer(f"{work}/new", target) as new:
+                        for batch in changes:
+                            touched.add(batch, gone=False)
+                            new.write(fit(batch, target))
+                    parts = new.parts
                 touched.require_unique(f"{table.connector}/{table.table}")
                 stamp: dict[str, Any] = {}
                 for batch in deletes:
@@ -445,8 +451,8 @@ class LocalLakehouse(Lakehouse):
                             elif file.path in hit:
                                 for batch in merge.mark(file, rows):
                                     kept.write(batch)
-                    add = self._adopt(folder, [*new.parts, *kept.parts], tag, merged)
-                    added = sum(part.rows for part in new.parts)
+                    add = self._adopt(folder, [*parts, *kept.parts], tag, merged)
+                    added = sum(part.rows for part in parts)
                     gone = sum(int((~rows.gone).sum()) for rows in hit.values())
                     return _Change(
                         schema=merged,

@@ -108,6 +108,7 @@ class LocalRehearsal(Rehearsal, LocalLakehouse):
         key: Sequence[str],
         tag: str,
         follows: int | None = None,
+        parts: Sequence[Part] = (),
     ) -> CommitInfo:
         for batches in (changes, deletes):
             for _ in batches:

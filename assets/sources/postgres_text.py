@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from assets.arrow_compute import arrow_compute
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from assets.sync import Column
 
-CHUNK_BYTES = 8 << 20
+CHUNK_BYTES = 2 << 20
 _DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 _MOMENT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(\+00)?$"
 _NUMBER = r"^-?[0-9]+(\.[0-9]+)?$"
@@ -26,13 +27,22 @@ _NUMBER = r"^-?[0-9]+(\.[0-9]+)?$"
 def text_batches(
     connection: psycopg.Connection[Any], query: Any, columns: Sequence[Column], schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the query's rows, whose select list is ``columns``, in batches of about 8 MB of text."""
+    """Yield the query's rows, whose select list is ``columns``, one batch parsed while the next one's text comes."""
     from psycopg import sql
 
     copy_query = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, FORCE_QUOTE *)").format(query)
-    with connection.cursor() as cursor, cursor.copy(copy_query) as copy:
+    with (
+        ThreadPoolExecutor(1, thread_name_prefix="postgres-text") as pool,
+        connection.cursor() as cursor,
+        cursor.copy(copy_query) as copy,
+    ):
+        parsing: Future[pa.RecordBatch] | None = None
         while lines := connection.wait(_lines(copy)):
-            yield _parse(b"".join(lines), columns, schema)
+            parsed, parsing = parsing, pool.submit(_parse, b"".join(lines), columns, schema)
+            if parsed:
+                yield parsed.result()
+        if parsing:
+            yield parsing.result()
 
 
 def _lines(copy: Any) -> Generator[Any, Any, list[bytes]]:

@@ -282,10 +282,16 @@ def test_excluded_columns_are_left_in_the_files_and_silver_shares_the_parts(buck
     tables = [TableId.model_validate({"layer": layer, "connector": "src", "table": "files.orders"}) for layer in LAYERS]
     for table in tables:
         assert "price" not in lake.steps.lakehouse.schema(table).names
-    bronze, silver = ({f.stat().st_ino for f in Path(lake.steps.lakehouse.uri(t)).glob("*.parquet")} for t in tables)
+
+    def files() -> list[set[int]]:
+        return [{f.stat().st_ino for f in Path(lake.steps.lakehouse.uri(t)).glob("*.parquet")} for t in tables]
+
+    bronze, silver = files()
     assert bronze == silver and len(bronze) == 2
 
     bucket.put("orders/a.parquet", orders(0, 18_000, "new").rename_columns(["id", "note", "price", "at"]))
     merged = lake.sync("files.orders")
     assert (merged.rows_read, merged.rows_deleted, merged.equal) == (18_000, 2_000, True)
     assert lake.verify("files.orders").equal
+    added = files()[0] - bronze
+    assert len(added & files()[1]) == 1, "what was merged by key is shared, too; the deletes are Bronze's alone"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,9 @@ def test_other_readers_read_it_right_or_refuse_it_and_a_full_load_makes_it_plain
 
 
 @pytest.mark.slow
-def test_spark_sql_reads_it(tmp_path: Path, loaded: LocalLakehouse) -> None:
+def test_spark_sql_reads_it(tmp_path: Path, loaded: LocalLakehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    # pyspark takes a main module without a file, which is what a worker of pytest-xdist has, for one of its doctests
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", __file__, raising=False)
     if not loaded.uri(SILVER).startswith("/"):
         pytest.skip("the Spark SQL engine is given no access to the S3 server")
     from pysail.spark import SparkConnectServer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -107,6 +107,26 @@ def test_only_files_with_touched_keys_are_rewritten_and_values_stay_exact(loaded
     assert stored(loaded) == expected
     assert loaded.schema(SILVER).types == SCHEMA.types
     assert upsert(loaded, "a", [row(3, "twice")]).repeated
+    assert stored(loaded) == expected
+
+
+def test_staged_parts_become_the_tables_files_and_only_their_keys_are_read(
+    loaded: LocalLakehouse, stage: Stage
+) -> None:
+    def unread() -> Iterator[pa.RecordBatch]:
+        raise AssertionError("the changes were read beside their parts")
+        yield
+
+    changed = [[row(3, "new", "a"), row(12, "new", "a")], [row(None, "new", "a"), row(100, "new", "a")]]
+    parts = stage("a", *(table(rows).drop_columns([DELETED_AT]) for rows in changed))  # as Bronze has them
+    commit = loaded.upsert(SILVER, unread(), iter(()), SCHEMA, key=["id"], tag="a", parts=parts)
+    assert commit.rows_total == 22
+    new = {3: row(3, "new", "a"), 12: row(12, "new", "a")}
+    expected = [new.get(i, row(i)) for i in range(20)] + [row(100, "new", "a"), row(None, "new", "a")]
+    assert stored(loaded) == expected and loaded.count_live(SILVER) == 22
+    twice = stage("b", table([row(5, "one")]), table([row(5, "other")]))
+    with pytest.raises(LakehouseError, match=r"key \(id\) is not unique.*5"):
+        loaded.upsert(SILVER, unread(), iter(()), SCHEMA, key=["id"], tag="b", parts=twice)
     assert stored(loaded) == expected
 
 
