@@ -70,9 +70,8 @@ class ShapedSource:
 
         Not where a key is hashed or masked: what says where a chunk begins would tell its values.
         """
-        objects_filtered = plan.table.tracks == "objects" and self._own_filter(plan.table)  # each tells its rows
         open_keys = self._protection.isdisjoint([*plan.key, *plan.table.primary_key])
-        return open_keys and not (objects_filtered or plan.backfill or self._shape.converts or self._shape.filled)
+        return open_keys and not (plan.backfill or self._shape.converts or self._shape.filled)
 
     @contextmanager
     def open_read(
@@ -211,7 +210,9 @@ class ShapedRead:
 
     def source_rows(self) -> int | None:
         """All live rows of the filter; None where they cannot be counted without reading them."""
-        return None if self._filter else self._read.source_rows()
+        if self._filter is None:
+            return self._read.source_rows()
+        return None if self._converts else self._read.filtered_rows()
 
     def count(self) -> int:
         """All live rows of the filter, read where the source cannot count them."""

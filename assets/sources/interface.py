@@ -131,6 +131,10 @@ class TableRead(ABC):
     def source_rows(self) -> int | None:
         """Count ALL live rows in the same snapshot; None where the source cannot tell without reading them."""
 
+    def filtered_rows(self) -> int | None:
+        """The live rows of a filter that leaves some of ``batches()`` out, once all are stored; None: not known."""
+        return None
+
     # reading in chunks, where the connector's ``chunks`` offers them
 
     state: Mapping[str, Any] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import astuple
 from functools import cached_property
@@ -186,6 +186,7 @@ class ObjectRead(FileRows):
         self._contract = {column.name: column.arrow_type for column in plan.table.columns}
         self._learned: list[tuple[TableFile, ObjectFacts]] = []
         self._stored: dict[str, bytearray] = {}  # rows of replaced files that are stored again, one bit each
+        self._kept: dict[str, int] = {}  # rows that are stored of each file that was read
         self._rows = 0
         if self._previous:
             self._continue(self._previous, loaded)
@@ -318,7 +319,11 @@ class ObjectRead(FileRows):
 
     def stores(self, batch: pa.RecordBatch) -> None:
         """Where rows are left out, a replaced file's rows may be gone in its middle, too."""
-        if self._partial and not self.own_key and self._previous is not None:
+        if not self._partial or self.own_key:
+            return
+        for found in batch.column(FILE).value_counts().to_pylist():
+            self._kept[found["values"]] = self._kept.get(found["values"], 0) + found["counts"]
+        if self._previous is not None:
             mark_rows(self._stored, batch, self._loaded.past)
 
     def _left_rows(self, files: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -370,11 +375,20 @@ class ObjectRead(FileRows):
             return self._previous.position.get("rows")
         return self._live_rows()
 
-    def _live_rows(self) -> int:
-        rows = self._rows_now()
+    def filtered_rows(self) -> int | None:
+        """Of the files that were read, the rows that were stored; of the others, those that Bronze holds."""
+        if self.own_key:
+            return None
+        if self._unchanged and self._previous:
+            return self._previous.position.get("kept")
+        return self._live_rows(self._kept)
+
+    def _live_rows(self, rows: Mapping[str, int] | None = None) -> int:
+        """Of all files that are there. ``rows``: of those that were read; default: all that they hold."""
+        rows = self._rows_now() if rows is None else rows
         now = self._settled()
         left = self._loaded.live() - now.keys() - self._missing(now)
-        return sum(rows[key] for key, file in now.items() if file) + sum(self._loaded.rows[key] for key in left)
+        return sum(rows.get(key, 0) for key, file in now.items() if file) + sum(self._loaded.rows[key] for key in left)
 
     @property
     def watermark(self) -> Watermark | None:  # type: ignore[override]
@@ -390,6 +404,7 @@ class ObjectRead(FileRows):
                 "digest": "" if self._pending or None in listed else digest_of([file.found for file in present]),
                 "files": len(present),
                 "rows": None if self.own_key else self._live_rows(),
+                "kept": self.filtered_rows() if self._partial else None,
                 "listed": self.position,
                 "newest": newest,
                 "key": sorted(self._key),
@@ -416,6 +431,7 @@ class ObjectRead(FileRows):
         return {
             "files": [[*astuple(file.found), rows[key]] for key, file in now.items() if file],
             "left": [[file.found.key, file.found.version] for file in self._left],
+            "kept": self._kept,
             "pending": self._pending,
             "position": self.position,
         }
@@ -433,6 +449,7 @@ class ObjectRead(FileRows):
                 self._read[number] = TableFile(file.store, found[0], file.table, file.kind, file.compression)
             else:  # gone when its turn came
                 self._facts_rows[file.found.key], self._swapped[file.found.key] = 0, None
+        self._kept = {key: rows for chunk in done for key, rows in chunk.found.get("kept", {}).items()}
         self._pending = any(chunk.found["pending"] for chunk in done)
         self.position = max([self.position, *(chunk.found["position"] for chunk in done)])
 

@@ -99,6 +99,38 @@ def test_protected_values_of_files_are_in_no_chunk(bucket: Bucket) -> None:
     assert_nowhere(lake, *(rows_of(number)["note"][0].as_py()[:40].encode() for number in range(1, FILES)))
 
 
+def test_a_filtered_table_is_read_in_chunks_and_stays_exact_when_files_are_overwritten_meanwhile(
+    bucket: Bucket,
+) -> None:
+    lake = bucket.installation
+    work = lake.work(TABLE, row_filter="id >= 3000100")
+    plan = lake.steps.open_window(work)
+    assert plan.chunked
+    read = lake.steps.begin_chunks(work, plan, 1)
+    for number in range(read.chunks - 1):
+        lake.steps.extract_chunk(work, read.uri, number, 1)
+    bucket.put("orders/04.parquet", rows_of(50, 10))
+    bucket.put("orders/05.parquet", rows_of(1, 10))
+    bucket.delete(f"orders/{FILES - 1:02d}.parquet")
+    lake.steps.extract_chunk(work, read.uri, read.chunks - 1, 1)
+    result = lake.finish(work, lake.steps.finish_chunks(work, read.uri, 1))
+    rows = (ROWS - 100) + 10 + (FILES - 7) * ROWS
+    assert (result.equal, result.rows_read, result.rows_silver) == (True, rows, rows)
+    assert {file for file, _ in ids(bucket)} == {f"orders/{number:02d}.parquet" for number in (3, 4, 6, 7)}
+    assert lake.verify(TABLE).equal is True
+    bucket.put("orders/06.parquet", rows_of(6, 7))
+    bucket.put("orders/07.parquet", rows_of(2, 10))
+    after = lake.sync(TABLE)
+    assert (after.mode, after.rows_read, after.rows_deleted) == ("incremental", 7, 2 * ROWS - 7)
+    assert (after.equal, after.rows_silver, lake.verify(TABLE).equal) == (True, rows - 2 * ROWS + 7, True)
+    nothing = lake.sync(TABLE)
+    assert (nothing.rows_read, nothing.equal, nothing.rows_silver) == (0, True, after.rows_silver)
+    bucket.delete("orders/03.parquet")
+    assert lake.sync(TABLE).equal is False
+    left = lake.sync(TABLE, deletes="keys")
+    assert (left.equal, left.rows_silver, lake.verify(TABLE).equal) == (True, 17, True)
+
+
 def test_only_what_was_overwritten_deleted_or_added_meanwhile_is_read_again(bucket: Bucket) -> None:
     lake = bucket.installation
     work, _, read = begun(bucket)
@@ -153,9 +185,8 @@ def test_a_file_with_a_column_that_came_meanwhile_is_left_for_the_next_sync(buck
     assert lake.verify(TABLE).equal is True
 
 
-def test_a_key_of_the_users_own_a_filter_and_increments_are_read_as_a_whole(bucket: Bucket) -> None:
+def test_a_key_of_the_users_own_and_increments_are_read_as_a_whole(bucket: Bucket) -> None:
     lake = bucket.installation
-    assert lake.steps.open_window(lake.work(TABLE, row_filter="id > 10")).chunked is False
     lake.configure(bucket.config(tables=[{"name": "orders", "glob": "orders/*", "key": ["id"]}]))
     assert lake.steps.open_window(lake.work(TABLE)).chunked is False
     lake.configure(bucket.config())
