@@ -147,7 +147,7 @@ MYSQL: tuple[TypeRule, ...] = (
     TypeRule("mediumint", "int32", "the same; unsigned fits as well"),
     TypeRule("int", "int32", "the same; unsigned: int64"),
     TypeRule("bigint", "int64", "the same; unsigned: decimal128(20, 0)"),
-    TypeRule("decimal", "decimal128(p, s)", "declared with p <= 38; more digits: string"),
+    TypeRule("decimal", "decimal128(p, s)", "declared with p <= 38; more digits: string, ZEROFILL with all its zeros"),
     TypeRule("float", "float", "the same bits, not the six digits that MySQL prints", "real"),
     TypeRule("double", "double", "the same bits, with a declared scale too", "real"),
     TypeRule("year", "int16", "0 or 1901 to 2155; a year(2) as MySQL shows it"),

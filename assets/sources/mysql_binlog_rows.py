@@ -251,7 +251,7 @@ def decoded(values: Values, logged: LoggedColumn, convert: Convert) -> tuple[pa.
         raw = np.ascontiguousarray(values.buffer[values.begin[:, None] + np.arange(size)])
         array = pa.array(raw.view(f"<f{size}").reshape(-1), mask=values.null)
     elif name == "decimal":
-        array = _decimals(values, kind)
+        array = _decimals(values, kind, zerofill="zerofill" in column.source_type.lower())
     elif name == "bit":
         digits = logged.size or 1
         numbers = values.big(int(values.lengths.max(initial=0))).view(np.uint64)
@@ -280,8 +280,11 @@ def _integers(values: Values, size: int, unsigned: bool) -> pa.Array:
 # decimals
 
 
-def _decimals(values: Values, kind: pa.DataType) -> pa.Array:
-    """Groups of nine digits in four bytes, those at both ends in fewer; the first bit tells the sign."""
+def _decimals(values: Values, kind: pa.DataType, *, zerofill: bool = False) -> pa.Array:
+    """Groups of nine digits in four bytes, those at both ends in fewer; the first bit tells the sign.
+
+    ``zerofill``: text has all its digits, as the server's own has in such a column.
+    """
     precision, scale = values.metadata & 0xFF, values.metadata >> 8
     whole, rest = divmod(precision - scale, 9)
     parts, last = divmod(scale, 9)
@@ -309,7 +312,8 @@ def _decimals(values: Values, kind: pa.DataType) -> pa.Array:
     widths = [digits for _, digits in groups]
     for row, minus in enumerate(negative.tolist()):
         text = "".join(f"{column[row]:0{width}d}" for column, width in zip(columns, widths, strict=True))
-        before = text[: precision - scale].lstrip("0") or "0"
+        before = text[: precision - scale]
+        before = before if zerofill else before.lstrip("0") or "0"
         after = f".{text[precision - scale :]}" if scale else ""
         texts.append(f"{'-' if minus else ''}{before}{after}")
     array = pa.array(texts, pa.string(), mask=values.null)

@@ -306,7 +306,8 @@ def keeps_values(before: Sequence[Any], now: ColumnFacts) -> bool:
         return new.startswith(old[:-1] + ",")
     if base == "decimal":
         (p, s), (q, t) = (tuple(map(int, r.split(")")[0].split(","))) for r in (rest, new_rest))
-        return s == t and p <= q and rest.split(")")[1] == new_rest.split(")")[1]
+        padded = "zerofill" in new_rest and q > 38  # it is stored as text of the width that is declared
+        return s == t and (p == q or (p < q and not padded)) and rest.split(")")[1] == new_rest.split(")")[1]
     if base in ("tinyint", "smallint", "mediumint", "int", "bigint"):  # the width is for display
         return rest.partition(")")[2] == new_rest.partition(")")[2]
     return False
