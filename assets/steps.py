@@ -321,6 +321,9 @@ class SyncSteps:
                 return CommitInfo(version=silver_state.version, rows_total=silver_state.rows)  # nothing was committed
         commit = silver.load(manifest, self.bronze_schema(manifest), bronze_state.version)
         failpoint("after_silver_commit")
+        increments = work.mode != "full" and manifest.watermark is not None
+        if manifest.mode == "full" and increments and manifest.key and manifest.shape.write == "merge":
+            self.lakehouse.index_keys(silver.silver, silver.key(manifest.key))
         return commit
 
     # step 5

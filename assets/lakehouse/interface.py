@@ -201,6 +201,9 @@ class Lakehouse(ABC):
         them its data files and leave ``changes`` unread. Same tag rule as ``commit``.
         """
 
+    def index_keys(self, table: TableId, key: Sequence[str]) -> None:  # noqa: B027
+        """Make ready for upserts by this key, where an engine's first one would take longer else."""
+
     def load_run(
         self,
         silver: TableId,

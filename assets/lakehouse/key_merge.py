@@ -1,4 +1,4 @@
-"""Which rows of a table's files hold given keys: DuckDB reads only the key columns, with bounded memory."""
+"""Which rows of a table's files hold given keys: by the files' indexes, else by a read of their key columns."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from assets.errors import LakehouseError
 from assets.fetch_ahead import fetched_ahead
 from assets.lakehouse.data_files import TouchedRows, numbered_batches
 from assets.lakehouse.key_filter import KeyFilter
+from assets.lakehouse.key_index import KeyIndexes, SoughtKeys, whole_numbers
 from assets.lakehouse.storage import Storage
 from assets.scratch_database import ScratchDatabase, quoted
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from assets.lakehouse.delta_log import DataFile
 
 
-FILTERED_KEYS = 2_000_000
+SOUGHT_KEYS = 2_000_000
 KEY_BATCH_ROWS = 1 << 19
 
 
@@ -70,10 +71,38 @@ class TouchedKeys(ScratchDatabase):
             masked: a file's rows that are not in the table any more.
         """
         import numpy as np
+
+        indexes = KeyIndexes(storage, folder, self._schema)
+        touched: dict[str, TouchedRows] = {}
+        unindexed = files if self.count else []
+        if 0 < self.count <= SOUGHT_KEYS and indexes.serve:
+            touched, unindexed = indexes.rows_in(files, self._sought())
+        if unindexed:
+            touched |= self._rows_read_in(storage, folder, unindexed)
+        for file in files:
+            hit = touched.get(file.path)
+            dead = masked(file) if hit is not None else None
+            if hit is not None and dead is not None:
+                left = ~np.isin(hit.rows, dead, assume_unique=True)
+                touched[file.path] = TouchedRows(hit.rows[left], hit.gone[left])
+        return {path: hit for path, hit in touched.items() if len(hit.rows)}
+
+    def _sought(self) -> SoughtKeys:
+        import numpy as np
+
+        keys = ", ".join(f"k{i}" for i in range(len(self._key)))
+        stored = self._db.execute(f"SELECT {keys}, bool_and(gone) FROM touched GROUP BY ALL").to_arrow_table()
+        *columns, gone = stored.combine_chunks().to_batches()[0].columns
+        numbers, told = whole_numbers([c.cast(f.type) for c, f in zip(columns, self._schema, strict=True)])
+        flags = np.asarray(gone)
+        if told.all():
+            return SoughtKeys(numbers, flags, complete=True)
+        return SoughtKeys([column[told] for column in numbers], flags[told], complete=False)
+
+    def _rows_read_in(self, storage: Storage, folder: str, files: Sequence[DataFile]) -> dict[str, TouchedRows]:
+        import numpy as np
         import pyarrow as pa
 
-        if not self.count:
-            return {}
         key = [f.with_name(f"k{i}") for i, f in enumerate(self._schema)]
         schema = pa.schema([pa.field("file", pa.int32()), pa.field("row", pa.int64()), *key])
         candidates = _candidates(storage, folder, files, self._schema, schema, self._filter())
@@ -87,20 +116,14 @@ class TouchedKeys(ScratchDatabase):
         touched: dict[str, TouchedRows] = {}
         for number, file in enumerate(files):
             first, last = np.searchsorted(numbers, [number, number + 1]).tolist()
-            hit = TouchedRows(rows[first:last], gone[first:last])
-            dead = masked(file) if last > first else None
-            if dead is not None:
-                left = ~np.isin(hit.rows, dead, assume_unique=True)
-                hit = TouchedRows(hit.rows[left], hit.gone[left])
-            if len(hit.rows):
-                touched[file.path] = hit
+            touched[file.path] = TouchedRows(rows[first:last], gone[first:last])
         return touched
 
     def _filter(self) -> KeyFilter | None:
         """Of the key column with the most values; None where there are too many to look at."""
         import pyarrow as pa
 
-        if self.count > FILTERED_KEYS:
+        if self.count > SOUGHT_KEYS:
             return None
         distinct = ", ".join(f"approx_count_distinct(k{i})" for i in range(len(self._key)))
         counts = self._db.execute(f"SELECT {distinct} FROM touched").fetchone() or ()

@@ -19,6 +19,7 @@ from assets.lakehouse.data_files import TouchedRows, file_batches, fit
 from assets.lakehouse.deletion_vectors import DeletionVector, vector_prefix
 from assets.lakehouse.delta_log import MASKS, DataFile, Snapshot, write_commit
 from assets.lakehouse.interface import DELETED_AT, LOADED_AT, POSITION, RUN, Lakehouse, PartWriter, TableId, TableState
+from assets.lakehouse.key_index import KeyIndexes
 from assets.lakehouse.key_merge import TouchedKeys
 from assets.lakehouse.parquet_parts import delta_statistics
 from assets.lakehouse.retention import keep_up
@@ -472,6 +473,13 @@ class LocalLakehouse(Lakehouse):
                 return self._commit(table, tag, follows, prepare)
         finally:
             self.storage.delete_folder(work)
+
+    def index_keys(self, table: TableId, key: Sequence[str]) -> None:
+        import pyarrow as pa
+
+        snapshot = self._existing(table)
+        keys = pa.schema([snapshot.schema.field(name) for name in key])
+        KeyIndexes(self.storage, self.uri(table), keys).add(snapshot.files)
 
     # reading
 

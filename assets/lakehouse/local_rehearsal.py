@@ -116,6 +116,9 @@ class LocalRehearsal(Rehearsal, LocalLakehouse):
         text = f"one commit merges by {', '.join(key)}: of {self._stored(table)} it rewrites those with a touched key"
         return self._commits(table, text, schema, tag, follows=follows)
 
+    def index_keys(self, table: TableId, key: Sequence[str]) -> None:
+        """Nothing that a plan tells of: an index stands beside the table."""
+
     def reshape(
         self,
         table: TableId,

@@ -6,6 +6,7 @@ import time
 from urllib.parse import unquote
 
 from assets.lakehouse.deletion_vectors import DeletionVector
+from assets.lakehouse.key_index import KEY_INDEXES, indexed_file
 from assets.lakehouse.log_replay import LOG, active_files
 from assets.lakehouse.storage import Storage
 
@@ -27,9 +28,10 @@ def keep_up(storage: Storage, folder: str, version: int, retention_hours: float)
 def remove_expired_files(
     storage: Storage, folder: str, version: int, live_addresses: set[str], retention_hours: float
 ) -> int:
-    """Delete data files and deletion vectors that left the table, or never came in, more than ``retention_hours`` ago.
+    """Delete data files that left the table, or never came in, more than ``retention_hours`` ago.
 
-    A file that another commit adopts meanwhile is younger than that. Returns how many were deleted.
+    Deletion vectors and key indexes go with them. A file that another commit adopts meanwhile is younger than that.
+    Returns how many were deleted.
     """
     import pyarrow.parquet as pq
 
@@ -48,5 +50,9 @@ def remove_expired_files(
         expired = file.name not in kept and file.changed < oldest
         if expired and file.name.endswith((".parquet", ".bin", ".tmp")):
             storage.delete(f"{folder}/{file.name}")
+            count += 1
+    for index in list(storage.files(f"{folder}/{KEY_INDEXES}")):
+        if indexed_file(index.name) not in kept and index.changed < oldest:
+            storage.delete(f"{folder}/{KEY_INDEXES}/{index.name}")
             count += 1
     return count

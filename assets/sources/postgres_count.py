@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from psycopg import sql
 
 CLOSE_SECONDS = 5
+HEAD_START_SECONDS = 0.1
+"""The window's read begins alone: its first rows are work for others, and a count takes all processors it finds."""
 
 
 class ConcurrentCount:
-    """Counts on a connection and a thread of its own, from now on.
+    """Counts on a connection and a thread of its own, from ``HEAD_START_SECONDS`` on, or once it is asked.
 
     Args:
         shared: the snapshot, as `shared_snapshot` exported it; its transaction stays open.
@@ -32,6 +34,7 @@ class ConcurrentCount:
         self._rows: int | None = None
         self._opened: psycopg.Connection[Any] | None = None
         self._stopped = False
+        self._asked = threading.Event()
         self._thread = threading.Thread(target=self._run, name="postgres-count", daemon=True)
         self._thread.start()
 
@@ -40,18 +43,22 @@ class ConcurrentCount:
 
         with suppress(HeadraceError), connection(self._name, self._config) as opened:  # whoever asks counts again
             self._opened = opened
-            if join_snapshot(opened, self._shared) is not None and not self._stopped:
+            joined = join_snapshot(opened, self._shared) is not None
+            self._asked.wait(HEAD_START_SECONDS)
+            if joined and not self._stopped:
                 row = opened.execute(self._query).fetchone()
                 self._rows = row[0] if row else None
 
     def rows(self) -> int | None:
         """Wait for the count. None: it could not be taken, or was broken off."""
+        self._asked.set()
         with on_interrupt(self._break_off):
             self._thread.join()
         return self._rows
 
     def _break_off(self) -> None:
         self._stopped = True
+        self._asked.set()
         if self._opened is not None:
             break_off(self._opened)
 

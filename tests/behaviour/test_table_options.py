@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from assets.errors import ConfigurationError, UnsupportedTableError
+from assets.lakehouse import key_index
+from assets.lakehouse.interface import TableId
 from tests.behaviour.installation import Installation
 from tests.behaviour.source_installation import SourceInstallation
 
@@ -172,3 +176,24 @@ def test_hostile_filters_are_refused(people: Installation) -> None:
         with pytest.raises(ConfigurationError):
             people.sync("public.t", row_filter=text)
     assert people.sync("public.t", row_filter="email = 'x'' or 1=1 --' or email like '%\"%'").rows_silver == 0
+
+
+@pytest.mark.parametrize("engine", ["local"], indirect=True)
+def test_a_table_that_will_have_increments_gets_key_indexes_with_its_first_load(
+    people: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_index, "INDEXED_ROWS", 1)
+
+    def indexed(table: str) -> int:
+        silver = TableId(layer="silver", connector="shop", table=table)
+        return len(list(Path(people.steps.lakehouse.uri(silver), key_index.KEY_INDEXES).glob("*")))
+
+    people.execute(
+        "CREATE TABLE small (id int PRIMARY KEY, updated_at timestamptz)", "INSERT INTO small VALUES (1, now())"
+    )
+    people.sync("public.small", mode="full")
+    people.sync("public.t")
+    assert (indexed("public.small"), indexed("public.t")) == (0, 1)
+    people.execute("UPDATE t SET amount = 1, updated_at = now() WHERE id < 3")
+    result = people.sync("public.t", verify="values")
+    assert (result.mode, result.rows_read, result.equal) == ("incremental", 2, True)
