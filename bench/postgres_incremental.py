@@ -64,23 +64,26 @@ def with_duckdb_driver(environment: Mapping[str, str], folder: Path) -> dict[str
 
 
 def execute(server: EmbeddedPostgres, table: str, *statements: LiteralString, **values: Any) -> list[int]:
-    """Run statements on ``{table}``, each by itself; returns their row counts."""
+    """Run statements on ``{table}``, each by itself, ``values`` under their names; returns their row counts."""
+    literals = {name: sql.Literal(value) for name, value in values.items()}
     with server.connect(DATABASE, autocommit=True) as connection:
-        composed = (sql.SQL(statement).format(table=sql.Identifier(table)) for statement in statements)
-        return [connection.execute(statement, values).rowcount for statement in composed]
+        composed = (sql.SQL(statement).format(table=sql.Identifier(table), **literals) for statement in statements)
+        return [connection.execute(statement).rowcount for statement in composed]
 
 
-def fresh_table(server: EmbeddedPostgres, number: int) -> str:
-    """A copy of lineitem with a cursor column; returns its name."""
+def fresh_table(server: EmbeddedPostgres, number: int, share: float = 1) -> str:
+    """A copy of lineitem's first orders, this share of them, with a cursor column; returns its name."""
     table = f"lineitem{number}"
     execute(
         server,
         table,
         "CREATE TABLE {table} AS SELECT *, '2026-01-01 00:00Z'::timestamptz "
-        "+ (l_orderkey * 4 + l_linenumber) * interval '250 milliseconds' AS updated_at FROM lineitem",
+        "+ (l_orderkey * 4 + l_linenumber) * interval '250 milliseconds' AS updated_at FROM lineitem "
+        "WHERE l_orderkey <= (SELECT max(l_orderkey) FROM lineitem) * {share}",
         "ALTER TABLE {table} ADD PRIMARY KEY (l_orderkey, l_linenumber), ALTER updated_at SET NOT NULL",
         "CREATE INDEX ON {table} (updated_at)",
         "VACUUM (ANALYZE) {table}",
+        share=share,
     )
     return table
 
@@ -92,9 +95,9 @@ def change(server: EmbeddedPostgres, table: str) -> int:
         table,
         "UPDATE {table} SET l_quantity = l_quantity + 1, updated_at = clock_timestamp() "
         "WHERE (l_orderkey, l_linenumber) IN (SELECT l_orderkey, l_linenumber FROM {table} "
-        "ORDER BY hashint8(l_orderkey * 8 + l_linenumber) LIMIT %(updated)s)",
+        "ORDER BY hashint8(l_orderkey * 8 + l_linenumber) LIMIT {updated})",
         "INSERT INTO {table} SELECT 1000000000 + i, 1, 1, 1, 1, 1, 0, 0, 'N', 'O', '2026-01-01', "
-        "'2026-01-01', '2026-01-01', 'NONE', 'AIR', 'new', clock_timestamp() FROM generate_series(1, %(new)s) i",
+        "'2026-01-01', '2026-01-01', 'NONE', 'AIR', 'new', clock_timestamp() FROM generate_series(1, {new}) i",
         "VACUUM (ANALYZE) {table}",
         updated=UPDATED_ROWS,
         new=NEW_ROWS,
@@ -110,62 +113,62 @@ def result_of(output: str) -> dict[str, object]:
     return result
 
 
-def measure(scale: float, rounds: int, folder: Path, console: Console) -> tuple[int, dict[str, float]]:
-    """Seconds by contender on a table of one size, medians."""
-    settings = Settings(home=folder / "home")
+def measure(
+    server: EmbeddedPostgres, stack: LocalStack, settings: Settings, scales: list[float], rounds: int, console: Console
+) -> dict[int, dict[str, float]]:
+    """Seconds by table size in rows and contender, medians: both sizes in every round, as the machine's pace varies."""
+    folder = settings.home_path.parent
     environment = {**os.environ, "HEADRACE_HOME": str(settings.home_path), "DO_NOT_TRACK": "1"}
     environment["INGESTR_DISABLE_TELEMETRY"] = "true"
     with_driver = with_duckdb_driver(environment, folder) if INGESTR.exists() else None
-    seconds: dict[str, list[float]] = {}
-    rows = 0
+    seconds: dict[int, dict[str, list[float]]] = {}
 
-    def took(name: str, found: tuple[float, float, str]) -> str:
-        seconds.setdefault(name, []).append(found[0])
+    def took(rows: int, name: str, found: tuple[float, float, str]) -> str:
+        seconds.setdefault(rows, {}).setdefault(name, []).append(found[0])
         console.print(f"  {rows:,} rows  {name:50} {found[0]:7.2f} s  {found[1]:7.0f} MB", highlight=False)
         return found[2]
 
-    with EmbeddedPostgres(folder / "postgres") as server, LocalStack(settings) as stack:
-        rows = load_lineitem(server, scale)
-        stack.start()
-        add = [script("headrace"), "connectors", "add", "bench", "--type", "postgres", "--config", "-"]
-        config = json.dumps(server.config(DATABASE))
-        subprocess.run(add, input=config, text=True, env=environment, check=True, stdout=subprocess.DEVNULL)
-        uri = f"postgresql://{server.user}:{server.password}@{server.host}:{server.port}/{DATABASE}"
-        for number in range(rounds):
-            lineitem = fresh_table(server, number)
-            sync = [script("headrace"), "sync", "bench", f"public.{lineitem}", "--json"]
-            ingestr = [str(INGESTR), "ingest", "--yes", "--progress", "log", "--source-uri", uri]
-            ingestr += ["--source-table", f"public.{lineitem}", "--dest-table", f"main.{lineitem}"]
-            ingestr += ["--dest-uri", f"duckdb:///{folder / 'ingestr.duckdb'}", "--incremental-strategy", "merge"]
-            ingestr += ["--incremental-key", "updated_at", *(f for k in KEY.split(",") for f in ("--primary-key", k))]
-            result_of(timed(sync, environment)[2])
-            if with_driver:
-                timed(ingestr, with_driver)
-            with server.connect(DATABASE, autocommit=True) as connection:
-                newest = sql.SQL("SELECT max(updated_at) FROM {}").format(sql.Identifier(lineitem))
-                ((last,),) = connection.execute(newest).fetchall()
-            changed = change(server, lineitem)
-            window = f"\\copy (SELECT * FROM {lineitem} WHERE updated_at > '{last}') TO /dev/null (FORMAT binary)"
-            for name in ("the window's query to nowhere, first", "the window's query to nowhere, again"):
-                took(name, timed([psql(), uri, "-qc", window], environment))
-            result = result_of(took("headrace sync", timed(sync, environment, lambda: stack.worker_pid)))
-            if result["rows_read"] != changed:
-                raise SystemExit(f"{changed} rows changed, and the sync read {result['rows_read']}")
-            result_of(took(FIXED_START, timed(sync, environment)))
-            if with_driver:
-                # from where it was: else it reads the whole table again
-                start = ["--interval-start", last.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")]
-                took("ingestr 1.1.22 to DuckDB", timed([*ingestr, *start], with_driver))
-            execute(server, lineitem, "DROP TABLE {table}")
-    return rows, {name: statistics.median(values) for name, values in seconds.items()}
+    add = [script("headrace"), "connectors", "add", "bench", "--type", "postgres", "--config", "-"]
+    config = json.dumps(server.config(DATABASE))
+    subprocess.run(add, input=config, text=True, env=environment, check=True, stdout=subprocess.DEVNULL)
+    uri = f"postgresql://{server.user}:{server.password}@{server.host}:{server.port}/{DATABASE}"
+    for number, scale in enumerate(scales * rounds):
+        lineitem = fresh_table(server, number, scale / max(scales))
+        sync = [script("headrace"), "sync", "bench", f"public.{lineitem}", "--json"]
+        ingestr = [str(INGESTR), "ingest", "--yes", "--progress", "log", "--source-uri", uri]
+        ingestr += ["--source-table", f"public.{lineitem}", "--dest-table", f"main.{lineitem}"]
+        ingestr += ["--dest-uri", f"duckdb:///{folder / 'ingestr.duckdb'}", "--incremental-strategy", "merge"]
+        ingestr += ["--incremental-key", "updated_at", *(f for k in KEY.split(",") for f in ("--primary-key", k))]
+        rows = int(str(result_of(timed(sync, environment)[2])["rows_read"]))
+        if with_driver:
+            timed(ingestr, with_driver)
+        with server.connect(DATABASE, autocommit=True) as connection:
+            newest = sql.SQL("SELECT max(updated_at) FROM {}").format(sql.Identifier(lineitem))
+            ((last,),) = connection.execute(newest).fetchall()
+        changed = change(server, lineitem)
+        window = f"\\copy (SELECT * FROM {lineitem} WHERE updated_at > '{last}') TO /dev/null (FORMAT binary)"
+        for name in ("the window's query to nowhere, first", "the window's query to nowhere, again"):
+            took(rows, name, timed([psql(), uri, "-qc", window], environment))
+        result = result_of(took(rows, "headrace sync", timed(sync, environment, lambda: stack.worker_pid)))
+        if result["rows_read"] != changed:
+            raise SystemExit(f"{changed} rows changed, and the sync read {result['rows_read']}")
+        result_of(took(rows, FIXED_START, timed(sync, environment)))
+        if with_driver:
+            # from where it was: else it reads the whole table again
+            start = ["--interval-start", last.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")]
+            took(rows, "ingestr 1.1.22 to DuckDB", timed([*ingestr, *start], with_driver))
+        execute(server, lineitem, "DROP TABLE {table}")
+    return {
+        rows: {name: statistics.median(values) for name, values in found.items()} for rows, found in seconds.items()
+    }
 
 
 def run(scales: list[float], rounds: int, folder: Path, console: Console) -> None:
-    found = []
-    for number, scale in enumerate(scales):
-        place = folder / str(number)
-        place.mkdir(mode=0o755)
-        found.append(measure(scale, rounds, place, console))
+    settings = Settings(home=folder / "home")
+    with EmbeddedPostgres(folder / "postgres") as server, LocalStack(settings) as stack:
+        load_lineitem(server, max(scales))
+        stack.start()
+        found = list(measure(server, stack, settings, scales, rounds, console).items())
     table = Table(title=f"{UPDATED_ROWS:,} updated + {NEW_ROWS:,} new, median of {rounds}")
     table.add_column("path")
     for rows, _ in found:
