@@ -90,7 +90,7 @@ def fresh_table(server: EmbeddedPostgres, number: int, share: float = 1) -> str:
 
 def change(server: EmbeddedPostgres, table: str) -> int:
     """Update rows, spread over the table, and insert new ones: as many whatever its size. Returns how many changed."""
-    updated, inserted, _ = execute(
+    updated, inserted, *_ = execute(
         server,
         table,
         "UPDATE {table} SET l_quantity = l_quantity + 1, updated_at = clock_timestamp() "
@@ -99,6 +99,7 @@ def change(server: EmbeddedPostgres, table: str) -> int:
         "INSERT INTO {table} SELECT 1000000000 + i, 1, 1, 1, 1, 1, 0, 0, 'N', 'O', '2026-01-01', "
         "'2026-01-01', '2026-01-01', 'NONE', 'AIR', 'new', clock_timestamp() FROM generate_series(1, {new}) i",
         "VACUUM (ANALYZE) {table}",
+        "CHECKPOINT",  # else the server writes the table's pages while contenders are measured
         updated=UPDATED_ROWS,
         new=NEW_ROWS,
     )

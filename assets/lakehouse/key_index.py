@@ -12,9 +12,10 @@ import json
 import logging
 import math
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from assets.fetch_ahead import fetched_ahead
@@ -31,13 +32,15 @@ if TYPE_CHECKING:
 
     Numbers = npt.NDArray[np.int64]
     Flags = npt.NDArray[np.bool_]
+    _Codes = tuple[Numbers, Numbers | None]
+    """A run's sorted codes and, unless they ascend as they lie, their rows in the run."""
 
 KEY_INDEXES = "_headrace_keys"
 """The folder of a table's indexes in the table's own."""
-INDEXED_ROWS = 1 << 14
-"""Smaller files are read faster than an index is opened and found."""
+INDEXED_ROWS = 1 << 17
+"""The keys of smaller files are sorted each time, in 5 ms: they are soon gathered or written anew."""
 RUN_ROWS = 1 << 19
-"""So many rows are sorted together, in 10 MB."""
+"""So many rows are sorted together, in 20 MB."""
 MOST_CODES = 1 << 63
 _RUNS = b"headrace.runs"
 
@@ -115,7 +118,7 @@ class KeyIndexes:
         return all(_is_number(field.type) for field in self._key)
 
     def rows_in(self, files: Sequence[DataFile], sought: SoughtKeys) -> tuple[dict[str, TouchedRows], list[DataFile]]:
-        """The rows that hold a sought key, by file; and the files that have no index, of which nothing is said.
+        """The rows that hold a sought key, by file; and the files whose keys cannot be indexed, not looked at.
 
         Indexes that are missing are made.
         """
@@ -124,11 +127,10 @@ class KeyIndexes:
         for file in files:
             if sought.complete and not self._may_hold(file, sought):
                 continue
-            rows = self._rows_of(file, sought) if self._is_large(file) else None
-            if rows is None:
+            try:
+                found[file.path] = self._rows_of(file, sought)
+            except _NotIndexedError:
                 others.append(file)
-            elif len(rows.rows):
-                found[file.path] = rows
         return found, others
 
     def add(self, files: Sequence[DataFile]) -> None:
@@ -156,45 +158,37 @@ class KeyIndexes:
         name = self._known.get(file.path)
         return name and f"{self._folder}/{KEY_INDEXES}/{name}"
 
-    def _rows_of(self, file: DataFile, sought: SoughtKeys) -> TouchedRows | None:
-        """None where the file's keys cannot be indexed."""
+    def _rows_of(self, file: DataFile, sought: SoughtKeys) -> TouchedRows:
         import pyarrow as pa
 
+        if not self._is_large(file):
+            sorted_now = ((run, lambda codes=codes: codes) for run, codes in self._runs(file))
+            return _rows_with(_looked_at(sorted_now, sought), sought)
         address = self._address_of(file)
         if address is not None:
             try:
-                return self._found(address, file, sought)
+                return self._rows_by(address, file, sought)
             except (OSError, ValueError, KeyError, pa.ArrowException) as error:
                 _log.warning("the index %s is made again, as it cannot be read: %s", address, error)
                 self._storage.delete(address)
-        return self._found(self._make(file), file, sought)
+        return self._rows_by(self._make(file), file, sought)
 
-    def _found(self, address: str, file: DataFile, sought: SoughtKeys) -> TouchedRows | None:
+    def _rows_by(self, address: str, file: DataFile, sought: SoughtKeys) -> TouchedRows:
         """Raises ValueError where the index is not of this file."""
-        import numpy as np
         import pyarrow.parquet as pq
 
-        rows: list[Numbers] = []
-        keys: list[Numbers] = []
         with (
             self._storage.open_input(address) as opened,
             pq.ParquetFile(opened, page_checksum_verification=True) as index,
         ):
             told = json.loads(index.metadata.metadata[_RUNS])
             if told is None:
-                return None
+                raise _NotIndexedError
             runs = [_Run(**run) for run in told]
             if sum(run.rows for run in runs) != file.rows + file.masked:
                 raise ValueError("it has another number of rows")
-            for start, inside, wanted, codes, order in fetched_ahead(_runs_with_any(index, runs, sought)):
-                places, which = _places(codes, wanted)
-                rows.append((places if order is None else order[places]) + start)
-                keys.append(inside[which])
-        if not rows:
-            return TouchedRows.none()
-        row, key = np.concatenate(rows), np.concatenate(keys)
-        order = row.argsort()
-        return TouchedRows(row[order], sought.gone[key[order]])
+            stored = ((run, partial(_stored_codes, index, number, run)) for number, run in enumerate(runs))
+            return _rows_with(fetched_ahead(_looked_at(stored, sought)), sought)
 
     def _make(self, file: DataFile) -> str:
         """Index a file. Where its keys cannot be, the index says so. Returns the index's address."""
@@ -202,27 +196,27 @@ class KeyIndexes:
         address = f"{self._folder}/{KEY_INDEXES}/{name}"
         try:
             self._write(address, self._runs(file))
-        except _NotIndexed:
+        except _NotIndexedError:
             self._write(address, None)
         if self._known is not None:
             self._known[file.path] = name
         return address
 
-    def _runs(self, file: DataFile) -> Iterator[tuple[_Run, Numbers, Numbers | None]]:
-        """Runs, their sorted codes and, unless they ascend, the codes' rows. Raises _NotIndexed."""
+    def _runs(self, file: DataFile) -> Iterator[tuple[_Run, _Codes]]:
+        """Raises _NotIndexedError."""
         for _, batch in numbered_batches(self._storage, f"{self._folder}/{file.path}", self._key, None, RUN_ROWS):
             columns, numbers = whole_numbers(batch.columns)
             run = _Run.of(columns) if numbers.all() else None
             if run is None:
-                raise _NotIndexed
+                raise _NotIndexedError
             codes = run.codes(columns)
             if (codes[1:] >= codes[:-1]).all():
-                yield replace(run, ascending=True), codes, None
+                yield replace(run, ascending=True), (codes, None)
             else:
                 order = codes.argsort()
-                yield run, codes[order], order
+                yield run, (codes[order], order)
 
-    def _write(self, address: str, runs: Iterator[tuple[_Run, Numbers, Numbers | None]] | None) -> None:
+    def _write(self, address: str, runs: Iterator[tuple[_Run, _Codes]] | None) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -241,7 +235,7 @@ class KeyIndexes:
             ) as writer,
         ):
             told = []
-            for run, codes, rows in runs or ():
+            for run, (codes, rows) in runs or ():
                 columns = [pa.array(codes), pa.nulls(run.rows, pa.int64()) if rows is None else pa.array(rows)]
                 writer.write_batch(pa.record_batch(columns, schema=schema))
                 told.append(vars(run))
@@ -253,7 +247,7 @@ def indexed_file(name: str) -> str:
     return name.rsplit(".", 2)[0]
 
 
-class _NotIndexed(Exception):
+class _NotIndexedError(Exception):
     """A file's keys are NULL somewhere, or lie too far apart."""
 
 
@@ -288,25 +282,45 @@ def whole_numbers(columns: Sequence[pa.Array]) -> tuple[list[Numbers], Flags]:
     return numbers, told
 
 
-def _runs_with_any(
-    index: pq.ParquetFile, runs: Sequence[_Run], sought: SoughtKeys
-) -> Iterator[tuple[int, Numbers, Numbers, Numbers, Numbers | None]]:
-    """Of each run that may hold sought keys: its first row, these keys' places among the sought ones, their codes in
-    order; the run's codes, and the codes' rows unless they ascend.
-    """
+def _stored_codes(index: pq.ParquetFile, number: int, run: _Run) -> _Codes:
     import numpy as np
 
+    columns = ["code"] if run.ascending else ["code", "row"]
+    stored = index.read_row_group(number, columns=columns, use_threads=False).combine_chunks()
+    codes, *rows = (np.asarray(column.chunk(0)) for column in stored.columns)
+    return codes, rows[0] if rows else None
+
+
+def _looked_at(
+    runs: Iterable[tuple[_Run, Callable[[], _Codes]]], sought: SoughtKeys
+) -> Iterator[tuple[int, Numbers, Numbers, _Codes]]:
+    """Of each run that may hold sought keys: its first row, these keys' places among the sought ones, the codes of
+    these keys in order, and of the run's.
+    """
     start = 0
-    for number, run in enumerate(runs):
+    for run, codes in runs:
         inside = run.within(sought.columns)
         if len(inside):
             wanted = run.codes([column[inside] for column in sought.columns])
             order = wanted.argsort()
-            columns = ["code"] if run.ascending else ["code", "row"]
-            stored = index.read_row_group(number, columns=columns, use_threads=False).combine_chunks()
-            codes, *rows = (np.asarray(column.chunk(0)) for column in stored.columns)
-            yield start, inside[order], wanted[order], codes, rows[0] if rows else None
+            yield start, inside[order], wanted[order], codes()
         start += run.rows
+
+
+def _rows_with(looked_at: Iterable[tuple[int, Numbers, Numbers, _Codes]], sought: SoughtKeys) -> TouchedRows:
+    import numpy as np
+
+    rows: list[Numbers] = []
+    keys: list[Numbers] = []
+    for start, inside, wanted, (codes, order) in looked_at:
+        places, which = _places(codes, wanted)
+        rows.append((places if order is None else order[places]) + start)
+        keys.append(inside[which])
+    if not rows:
+        return TouchedRows.none()
+    row, key = np.concatenate(rows), np.concatenate(keys)
+    order = row.argsort()
+    return TouchedRows(row[order], sought.gone[key[order]])
 
 
 def _places(codes: Numbers, wanted: Numbers) -> tuple[Numbers, Numbers]:
