@@ -37,6 +37,7 @@ from orchestration.local import LocalStack
 
 UPDATED_ROWS, NEW_ROWS = 60_000, 10_000
 KEY = "l_orderkey,l_linenumber"
+SYNC = "headrace sync"
 FIXED_START = "headrace, nothing changed: the fixed start"
 DRIVER = """
 manifest_version = 1
@@ -99,7 +100,7 @@ def change(server: EmbeddedPostgres, table: str) -> int:
         "INSERT INTO {table} SELECT 1000000000 + i, 1, 1, 1, 1, 1, 0, 0, 'N', 'O', '2026-01-01', "
         "'2026-01-01', '2026-01-01', 'NONE', 'AIR', 'new', clock_timestamp() FROM generate_series(1, {new}) i",
         "VACUUM (ANALYZE) {table}",
-        "CHECKPOINT",  # else the server writes the table's pages while contenders are measured
+        "CHECKPOINT",
         updated=UPDATED_ROWS,
         new=NEW_ROWS,
     )
@@ -116,8 +117,8 @@ def result_of(output: str) -> dict[str, object]:
 
 def measure(
     server: EmbeddedPostgres, stack: LocalStack, settings: Settings, scales: list[float], rounds: int, console: Console
-) -> dict[int, dict[str, float]]:
-    """Seconds by table size in rows and contender, medians: both sizes in every round, as the machine's pace varies."""
+) -> dict[int, dict[str, list[float]]]:
+    """Seconds by table size in rows and contender, one a round: both sizes in every round, as the pace varies."""
     folder = settings.home_path.parent
     environment = {**os.environ, "HEADRACE_HOME": str(settings.home_path), "DO_NOT_TRACK": "1"}
     environment["INGESTR_DISABLE_TELEMETRY"] = "true"
@@ -147,10 +148,11 @@ def measure(
             newest = sql.SQL("SELECT max(updated_at) FROM {}").format(sql.Identifier(lineitem))
             ((last,),) = connection.execute(newest).fetchall()
         changed = change(server, lineitem)
+        os.sync()  # of what was loaded nothing is written any more while contenders are measured
         window = f"\\copy (SELECT * FROM {lineitem} WHERE updated_at > '{last}') TO /dev/null (FORMAT binary)"
         for name in ("the window's query to nowhere, first", "the window's query to nowhere, again"):
             took(rows, name, timed([psql(), uri, "-qc", window], environment))
-        result = result_of(took(rows, "headrace sync", timed(sync, environment, lambda: stack.worker_pid)))
+        result = result_of(took(rows, SYNC, timed(sync, environment, lambda: stack.worker_pid)))
         if result["rows_read"] != changed:
             raise SystemExit(f"{changed} rows changed, and the sync read {result['rows_read']}")
         result_of(took(rows, FIXED_START, timed(sync, environment)))
@@ -159,9 +161,12 @@ def measure(
             start = ["--interval-start", last.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")]
             took(rows, "ingestr 1.1.22 to DuckDB", timed([*ingestr, *start], with_driver))
         execute(server, lineitem, "DROP TABLE {table}")
-    return {
-        rows: {name: statistics.median(values) for name, values in found.items()} for rows, found in seconds.items()
-    }
+        less = [
+            with_changes - start
+            for with_changes, start in zip(*(seconds[rows][n] for n in (SYNC, FIXED_START)), strict=True)
+        ]
+        seconds[rows][f"{SYNC} less the fixed start"] = less
+    return seconds
 
 
 def run(scales: list[float], rounds: int, folder: Path, console: Console) -> None:
@@ -176,12 +181,8 @@ def run(scales: list[float], rounds: int, folder: Path, console: Console) -> Non
         table.add_column(f"{rows:,} rows", justify="right")
     table.add_column("growth", justify="right")
     for name in found[0][1]:
-        values = [seconds[name] for _, seconds in found]
+        values = [statistics.median(seconds[name]) for _, seconds in found]
         table.add_row(name, *(f"{value:.2f}" for value in values), f"{values[-1] / values[0]:.2f}")
-    fixed = [seconds[FIXED_START] for _, seconds in found]
-    less = [s["headrace sync"] - start for (_, s), start in zip(found, fixed, strict=True)]
-    growth = f"{less[-1] / less[0]:.2f}" if less[0] > 0 else "-"
-    table.add_row("headrace sync less the fixed start", *(f"{value:.2f}" for value in less), growth)
     console.print(table)
 
 
