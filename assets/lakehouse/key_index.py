@@ -168,7 +168,7 @@ class KeyIndexes:
         if address is not None:
             try:
                 return self._rows_by(address, file, sought)
-            except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
                 _log.warning("the index %s is made again, as it cannot be read: %s", address, error)
                 self._storage.delete(address)
         return self._rows_by(self._make(file), file, sought)
