@@ -180,7 +180,8 @@ MYSQL_TEXT = (
 )
 _MYSQL = {rule.source: rule for rule in MYSQL}
 _UNSIGNED = {"smallint": "int32", "int": "int64", "bigint": "decimal128(20, 0)"}
-MYSQL_UNICODE = frozenset([None, "utf8", "utf8mb3", "utf8mb4", "latin1"])  # each of their values has a UTF-8 form
+# each of their values has a UTF-8 form, and bytes (members of an enum may be of `binary`) are sent as they are
+MYSQL_UNICODE = frozenset([None, "utf8", "utf8mb3", "utf8mb4", "latin1", "binary"])
 
 
 def mysql_contract(

@@ -70,6 +70,8 @@ class _Layout:
                     where=now.where,
                     remedy=now.remedy,
                 )
+            if logged.data_type in ("enum", "set") and described.members[place] is None:
+                _require_known_members(logged, now)
             self.place_of[logged.column.name] = place
         if untold := [name for name in now.key if name not in self.place_of]:
             raise SchemaChangedError(
@@ -87,6 +89,16 @@ class _Layout:
                     where=now.where,
                     remedy=f"SET GLOBAL mysql56_temporal_format = ON; ALTER TABLE {relation} FORCE; then --reset.",
                 )
+
+
+def _require_known_members(logged: LoggedColumn, now: TableNow) -> None:
+    if "?" in logged.column.source_type:
+        raise UnsupportedTableError(
+            f"column {logged.column.name} has a member with a question mark, which the catalogue writes for characters "
+            "that it cannot hold, too, and the log names no members",
+            where=now.where,
+            remedy="SET GLOBAL binlog_row_metadata = 'FULL' (MySQL 8.0, MariaDB 10.5), or leave the column out.",
+        )
 
 
 class _Group:

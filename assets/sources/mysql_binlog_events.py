@@ -32,7 +32,7 @@ BLOB_COMPRESSED, VARCHAR_COMPRESSED, VECTOR = 140, 141, 242
 JSON, NEWDECIMAL, ENUM, SET, BLOB, VAR_STRING, STRING, GEOMETRY = 245, 246, 247, 248, 252, 253, 254, 255
 _ONE_BYTE = frozenset((FLOAT, DOUBLE, 249, 250, 251, BLOB, GEOMETRY, JSON, TIMESTAMP2, DATETIME2, TIME2, VECTOR))
 _TWO_BYTES = frozenset((VARCHAR, VAR_STRING, STRING, NEWDECIMAL, BIT, ENUM, SET, VARCHAR_COMPRESSED))
-_COLUMN_NAMES = 4
+_COLUMN_NAMES, _SET_MEMBERS, _ENUM_MEMBERS = 4, 5, 6
 
 HEADER = struct.Struct("<IBIIIH")
 
@@ -173,13 +173,20 @@ def xa_prepared(body: bytes) -> tuple[bool, str]:
 
 @dataclass(frozen=True)
 class TableMap:
-    """A table as the log describes it before its rows: a type and a number a column, and their names if it has them."""
+    """A table as the log describes it before its rows.
+
+    Args:
+        types: a column each, as is ``metadata``: a number that belongs to the type.
+        names: the columns', where the log has them.
+        members: of each column that is an enum or a set, in the column's character set, where the log has them.
+    """
 
     schema: str
     table: str
     types: tuple[int, ...]
     metadata: tuple[int, ...]
     names: tuple[str, ...] | None
+    members: tuple[tuple[bytes, ...] | None, ...]
 
 
 def table_id(body: bytes) -> int:
@@ -223,13 +230,18 @@ def _parse_table_map(body: bytes) -> TableMap:
         raise MalformedEventError("a table is described in an unknown way")
     place = end + (count + 7) // 8
     names = None
+    told: dict[int, Iterator[tuple[bytes, ...]]] = {}
     while place < len(body):
         field = body[place]
         size, place = packed_integer(body, place + 1)
+        data = body[place : place + size]
         if field == _COLUMN_NAMES:
-            names = tuple(_names(body[place : place + size]))
+            names = tuple(_names(data))
+        elif field in (_SET_MEMBERS, _ENUM_MEMBERS):
+            told[SET if field == _SET_MEMBERS else ENUM] = _members(data)
         place += size
-    return TableMap(schema, table, tuple(kinds), tuple(metadata), names)
+    members = tuple(next(told[kind], None) if kind in told else None for kind in kinds)
+    return TableMap(schema, table, tuple(kinds), tuple(metadata), names, members)
 
 
 def _names(data: bytes) -> Iterator[str]:
@@ -238,6 +250,18 @@ def _names(data: bytes) -> Iterator[str]:
         size, place = packed_integer(data, place)
         yield data[place : place + size].decode()
         place += size
+
+
+def _members(data: bytes) -> Iterator[tuple[bytes, ...]]:
+    place = 0
+    while place < len(data):
+        count, place = packed_integer(data, place)
+        found = []
+        for _ in range(count):
+            size, place = packed_integer(data, place)
+            found.append(data[place : place + size])
+            place += size
+        yield tuple(found)
 
 
 class Rows(NamedTuple):

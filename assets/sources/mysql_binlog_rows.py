@@ -11,7 +11,7 @@ import re
 import uuid
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,8 @@ KINDS = {
 }
 """By ``information_schema.columns.data_type`` the types in the log. Texts and bytes: `_TEXTUAL`; else geometry."""
 _ZEROS = re.compile("0+")
+_ESCAPED, _ESCAPES = re.compile(r"''|\\[0nr\\]"), {"''": "'", r"\0": "\0", r"\n": "\n", r"\r": "\r", r"\\": "\\"}
+_COMMAS = {"ucs2": b"\0,", "utf16": b"\0,", "utf16le": b",\0", "utf32": b"\0\0\0,"}
 _TEXT_NAMES = re.compile(r"(?:n?char|n?varchar|(?:tiny|medium|long)?(?:text|blob)|(?:var)?binary|xmltype)\Z")
 Convert = Callable[[pa.Array, str], tuple[pa.Array, pa.Array]]
 """Binary values of a character set as UTF-8, and the hex of those that lose something, else NULL."""
@@ -85,8 +87,9 @@ def declared_size(source_type: str) -> int:
 
 
 def members(source_type: str) -> list[str]:
-    """The members of ``enum('a','it''s')`` or a set."""
-    return [text.replace("''", "'") for text in re.findall(r"'((?:[^']|'')*)'", source_type)]
+    """The members of ``enum('a','it''s')`` or a set; the catalogue writes ``?`` for what its UTF-8 cannot hold."""
+    quoted = re.findall(r"'((?:[^']|'')*)'", source_type)
+    return [_ESCAPED.sub(lambda found: _ESCAPES[found[0]], text) for text in quoted]
 
 
 def value_size(kind: int, metadata: int) -> tuple[int, int]:
@@ -184,7 +187,7 @@ class Images:
                 lengths, begin = np.where(null, 0, size), at
             if index in wanted:
                 kind, metadata = self.table.types[index], self.table.metadata[index]
-                found[index] = Values(buffer, begin, lengths, null, kind, metadata)
+                found[index] = Values(buffer, begin, lengths, null, kind, metadata, self.table.members[index])
             at = begin + lengths
         return found
 
@@ -199,9 +202,10 @@ class Values:
     null: Any
     kind: int
     metadata: int
+    members: tuple[bytes, ...] | None = None
 
     def of(self, rows: Any) -> Values:
-        return Values(self.buffer, self.begin[rows], self.lengths[rows], self.null[rows], self.kind, self.metadata)
+        return replace(self, begin=self.begin[rows], lengths=self.lengths[rows], null=self.null[rows])
 
     def little(self, size: int, first: int = 0) -> Any:
         return little_endian(self.buffer, self.begin + first, size)
@@ -259,7 +263,7 @@ def decoded(values: Values, logged: LoggedColumn, convert: Convert) -> tuple[pa.
     elif name in ("date", "datetime", "timestamp", "time"):
         array = _moments(values, logged, kind)
     elif name in ("enum", "set"):
-        array = _members(values, logged)
+        array, lossy = _members(values, logged, convert)
     else:
         array, lossy = _strings(values, logged, convert)
     return array, lossy
@@ -422,24 +426,32 @@ def _times(values: Values, fraction: int) -> list[str]:
 # texts
 
 
-def _members(values: Values, logged: LoggedColumn) -> pa.Array:
-    names = members(logged.column.source_type)
-    size = int(values.lengths.max(initial=0))
-    numbers = np.where(values.null, 0, values.little(size))
+def _members(values: Values, logged: LoggedColumn, convert: Convert) -> tuple[pa.Array, pa.Array | None]:
+    names, charset = values.members, logged.charset
+    if names is None:
+        names, charset = tuple(name.encode() for name in members(logged.column.source_type)), None
+    masks = np.where(values.null, 0, values.little(int(values.lengths.max(initial=0)))).view(np.uint64)
+    numbers, places = np.unique(masks, return_inverse=True)
+    most = int(numbers.max(initial=0))
+    if (most > len(names)) if logged.data_type == "enum" else (most >> len(names)):
+        raise log.MalformedEventError(f"{logged.data_type} {logged.column.name} has more members in the log")
     if logged.data_type == "enum":
-        if int(numbers.max(initial=0)) > len(names):
-            raise log.MalformedEventError("an enum has more members in the log")
-        return pa.array(["", *names], pa.string()).take(pa.array(numbers, mask=values.null))
-    known: dict[int, str] = {}
-    texts = []
-    for mask in numbers.view(np.uint64).tolist():
-        text = known.get(mask)
-        if text is None:
-            if mask >> len(names):
-                raise log.MalformedEventError("a set has more members in the log")
-            text = known[mask] = ",".join(name for index, name in enumerate(names) if mask >> index & 1)
-        texts.append(text)
-    return pa.array(texts, pa.string(), mask=values.null)
+        found = [names[number - 1] if number else b"" for number in numbers.tolist()]
+    else:
+        comma = _COMMAS.get(charset or "", b",")
+        found = [comma.join(n for i, n in enumerate(names) if mask >> i & 1) for mask in numbers.tolist()]
+    texts, lossy = pa.array(found, pa.binary()), None
+    if values.members is not None:
+        texts, lossy = _unicode(texts, logged, convert)
+    rows = pa.array(places, mask=values.null)
+    return texts.take(rows), None if lossy is None else lossy.take(rows)
+
+
+def _unicode(array: pa.Array, logged: LoggedColumn, convert: Convert) -> tuple[pa.Array, pa.Array | None]:
+    """Values in the column's character set as UTF-8, and the hex of those that lose something in it."""
+    if logged.column.rule == "converted":
+        return convert(array, logged.charset or "")
+    return (convert(array, "latin1")[0] if logged.charset == "latin1" else array), None
 
 
 def _strings(values: Values, logged: LoggedColumn, convert: Convert) -> tuple[pa.Array, pa.Array | None]:
@@ -459,13 +471,11 @@ def _strings(values: Values, logged: LoggedColumn, convert: Convert) -> tuple[pa
             width = logged.size  # 0 of BINARY(0)
             array = _each(array, lambda v: v.ljust(width, b"\0"))
         return array, None
-    if logged.column.rule == "converted" or logged.charset == "latin1":
-        texts, lossy = convert(array, logged.charset or "")
-        if name in ("char", "nchar"):
-            # bytes: half a surrogate pair of UCS-2 is no UTF-8, which the parser tells
-            texts = arrow_compute().replace_substring_regex(texts, " +$", "")
-        return texts, lossy if logged.column.rule == "converted" else None
-    return array, None
+    texts, lossy = _unicode(array, logged, convert)
+    if texts is not array and name in ("char", "nchar"):
+        # bytes: half a surrogate pair of UCS-2 is no UTF-8, which the parser tells
+        texts = arrow_compute().replace_substring_regex(texts, " +$", "")
+    return texts, lossy
 
 
 def inet_text(packed: bytes) -> str:

@@ -259,7 +259,7 @@ class MysqlChangeRead(ChangeRead):
                     raise refuse(f"column {name} is new, and the log does not tell how it came")
             elif name in decoder.dropped:
                 raise refuse(f"column {name} was dropped and added again since the last sync")
-            elif before[name] != facts.stored and not keeps_values(before[name], facts):
+            elif (before[name] != facts.stored or name in decoder.redefined) and not keeps_values(before[name], facts):
                 raise refuse(f"the type of column {name} changed since the last sync")
         if gone := [name for name in before if name not in now and name not in decoder.dropped]:
             raise refuse(f"column {gone[0]} is gone, and the log does not tell how")
@@ -293,6 +293,8 @@ def keeps_values(before: Sequence[Any], now: ColumnFacts) -> bool:
     _, kind, charset, nullable = before
     if charset != now.charset or (nullable and not now.nullable):
         return False
+    if now.data_type in ("enum", "set"):  # the catalogue writes ? for characters that it cannot hold
+        return "?" not in kind and (kind == now.column_type or now.column_type.startswith(kind[:-1] + ","))
     old, new = kind.lower(), now.column_type.lower()
     if old == new:
         return True
@@ -302,8 +304,6 @@ def keeps_values(before: Sequence[Any], now: ColumnFacts) -> bool:
         return False
     if base in ("varchar", "varbinary"):
         return int(rest.split(")")[0]) <= int(new_rest.split(")")[0])
-    if base in ("enum", "set"):
-        return new.startswith(old[:-1] + ",")
     if base == "decimal":
         (p, s), (q, t) = (tuple(map(int, r.split(")")[0].split(","))) for r in (rest, new_rest))
         padded = "zerofill" in new_rest and q > 38  # it is stored as text of the width that is declared

@@ -96,6 +96,8 @@ def explain(error: Exception, name: str, config: PostgresConfig) -> HeadraceErro
     lowered = text.lower()
     if state in ("42P01", "3F000"):
         return NotFoundError(text, where=name)
+    if state == "08001":  # libpq's own failures carry no state: it is a foreign server that a statement did not reach
+        return SourceUnreachableError(text, where=name)
     if state == "3D000" or ("database" in lowered and "does not exist" in lowered):
         return SourceAccessError(f"database {config.database} does not exist", where=name, remedy="Correct `database`.")
     if state.startswith("28") or "password authentication failed" in lowered or "no password supplied" in lowered:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from assets.errors import SchemaChangedError
 from tests.behaviour.mysql_installation import MysqlInstallation
 from tests.servers.mariadb_server import MariadbServer
 
@@ -72,3 +74,46 @@ def test_every_character_is_as_the_server_converts_it_or_told_as_lost(
         for code, text, unfit in shop.silver(table, ["b", "c", "_headrace_unfit"])
     }
     assert followed.items() <= stored.items()
+
+
+MEMBERS = {  # a definition; numbers and their texts, None: it has none
+    r"enum('a\\b', 'c\nd', 'e\rf', 'it''s', 'x,y', '\t', '\Z', 'n\\n')": {1: "a\\b", 2: "c\nd", 4: "it's", 8: "n\\n"},
+    "enum('😀', 'a😀', '?')": {1: "😀", 2: "a😀", 3: "?"},
+    "enum(0x6100, 0xE4, 0xC3A4, 'x') CHARACTER SET binary": {1: "a\0", 2: None, 3: "ä", 4: "x"},
+    "enum('ä', '?') CHARACTER SET latin1": {1: "ä", 2: "?"},
+    "enum(0xC840, 0xA45C, '?') CHARACTER SET big5": {1: None, 2: "么", 3: "?"},
+    "enum('ä', '😀', '?') CHARACTER SET utf16": {1: "ä", 2: "😀", 3: "?"},
+    r"set('a\\b', '😀', 'it''s')": {1: "a\\b", 3: "a\\b,😀", 7: "a\\b,😀,it's"},
+    "set('ä', '😀', '?') CHARACTER SET utf16": {1: "ä", 3: "ä,😀", 7: "ä,😀,?"},
+    "set(0xC840, '么', '?') CHARACTER SET big5": {1: None, 2: "么", 3: None, 6: "么,?"},
+}
+
+
+def test_members_of_enums_and_sets_are_in_the_log_what_a_read_shows(
+    tmp_path: Path, mariadb: MariadbServer, mariadb_database: str
+) -> None:
+    shop = MysqlInstallation(tmp_path / "home", mariadb, mariadb_database)
+    names = [f"c{place}" for place in range(len(MEMBERS))]
+    columns = list(zip(names, MEMBERS.items(), strict=True))
+    defined = ", ".join(f"{name} {kind}" for name, (kind, _) in columns)
+    shop.execute(f"CREATE TABLE t (id int PRIMARY KEY, {defined})")
+    for number in range(9):
+        values = ", ".join(str(number) if number in known else "NULL" for _, (_, known) in columns)
+        shop.execute(f"INSERT INTO t VALUES ({number}, {values})")
+    table = shop.name("t")
+
+    def stored() -> list[tuple[Any, ...]]:
+        return sorted(shop.silver(table, ["id", *names, "_headrace_unfit"]), key=lambda row: row[0])
+
+    shop.sync(table, mode="cdc")
+    read = stored()
+    assert shop.verify(table).equal is True
+    for place, (name, (_, known)) in enumerate(columns, 1):
+        assert {number: read[number][place] for number in known} == known, name
+    shop.execute("UPDATE t SET id = id + 100")
+    assert shop.sync(table, mode="cdc").mode == "cdc"
+    assert shop.verify(table).equal is True
+    assert [(row[0] - 100, *row[1:]) for row in stored()] == read
+    shop.execute("ALTER TABLE t MODIFY c1 enum('😎', 'a😀', '?')")
+    with pytest.raises(SchemaChangedError, match="type of column c1 changed"):
+        shop.sync(table, mode="cdc")

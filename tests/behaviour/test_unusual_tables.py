@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from assets.errors import MismatchError, SourceAccessError, UnsupportedTableError
+from assets.errors import MismatchError, SourceAccessError, SourceUnreachableError, UnsupportedTableError
 from tests.behaviour.installation import Installation
 
 
@@ -51,6 +51,24 @@ def test_a_view_that_cannot_be_evaluated_is_refused_with_the_servers_words_and_i
     assert not refused.value.retryable
     shop.execute("DELETE FROM t WHERE id = 500")
     assert shop.sync("public.broken").equal is True
+
+
+def test_a_foreign_table_is_synced_and_what_its_server_refuses_is_not_taken_for_our_login(shop: Installation) -> None:
+    shop.execute(
+        "CREATE EXTENSION postgres_fdw",
+        "CREATE TABLE t (id int PRIMARY KEY, name text)",
+        "INSERT INTO t SELECT i, 'row ' || i FROM generate_series(1, 1000) i",
+        f"CREATE SERVER shard FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{shop.server.host}', "
+        f"port '{shop.server.port}', dbname '{shop.database}')",
+        f"CREATE USER MAPPING FOR PUBLIC SERVER shard OPTIONS (user '{shop.server.user}', password 'another')",
+        "CREATE FOREIGN TABLE far (id int, name text) SERVER shard OPTIONS (table_name 't')",
+    )
+    with pytest.raises(SourceUnreachableError, match='could not connect to server "shard"') as told:
+        shop.sync("public.far")
+    assert shop.server.password not in str(told.value)
+    shop.execute(f"ALTER USER MAPPING FOR PUBLIC SERVER shard OPTIONS (SET password '{shop.server.password}')")
+    assert shop.sync("public.far").equal is True
+    assert shop.verify("public.far").equal is True
 
 
 def test_a_view_that_is_another_one_each_time_it_is_read_is_told_to_be_so(shop: Installation) -> None:

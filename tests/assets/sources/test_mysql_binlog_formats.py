@@ -51,12 +51,17 @@ def query(text: str, schema: str = "shop") -> log.Event:
     return event(log.QUERY, struct.pack("<IIBHH", 1, 0, len(name), 0, 3) + b"\0\0\0" + name + b"\0" + text.encode())
 
 
-def table_map(table: str = "t", names: Sequence[str] | None = None, number: int = 7) -> log.Event:
+def table_map(
+    table: str = "t", names: Sequence[str] | None = None, number: int = 7, members: Sequence[bytes] = ()
+) -> log.Event:
     body = number.to_bytes(6, "little") + b"\0\0" + b"\x04shop\0" + bytes([len(table)]) + table.encode() + b"\0"
     body += bytes([3, log.LONG, log.JSON, log.STRING, 3, 4, log.ENUM, 1, 0])
     if names:
         listed = b"".join(bytes([len(name)]) + name.encode() for name in names)
         body += bytes([4, len(listed)]) + listed
+    if members:
+        listed = bytes([len(members)]) + b"".join(bytes([len(member)]) + member for member in members)
+        body += bytes([6, len(listed)]) + listed
     return event(log.TABLE_MAP, body)
 
 
@@ -95,9 +100,14 @@ class Recorded:
 
 
 def change_read(
-    events: Sequence[log.Event], before: str = "", after: str = f"{SERVER}:1-9", same_columns: bool = True
+    events: Sequence[log.Event],
+    before: str = "",
+    after: str = f"{SERVER}:1-9",
+    same_columns: bool = True,
+    size: Column = COLUMNS[2],
 ) -> MysqlChangeRead:
-    logged = tuple(LoggedColumn(c, f.data_type, f.charset) for c, f in zip(COLUMNS, FACTS, strict=True))
+    columns = (*COLUMNS[:2], size)
+    logged = tuple(LoggedColumn(c, f.data_type, f.charset) for c, f in zip(columns, FACTS, strict=True))
     now = TableNow("c/shop.t", "Run: reset", "shop", "t", False, ("id",), logged, FACTS, same_columns)
     stored = [facts.stored for facts in FACTS]
     position = {"gtid": before, "file": "binlog.000001", "place": 4, "made": 1, "server": "s", "columns": stored}
@@ -192,6 +202,16 @@ def test_columns_without_names_are_told_by_their_order_while_the_table_is_the_sa
         changes(change_read(altered, "", f"{SERVER}:1-2"))
 
 
+def test_the_log_s_members_count_and_without_them_the_catalogue_s_unless_those_may_be_others() -> None:
+    told = insert(1, 1, table_map(members=["ß".encode(), "😀".encode()]))
+    assert changes(change_read(told, "", f"{SERVER}:1")) == [(101, "u", (1, "true", "😀"))]
+    hidden = Column(name="size", source_type="enum('s','?')", arrow_type="string", rule="text")
+    assert changes(change_read(told, "", f"{SERVER}:1", size=hidden)) == [(101, "u", (1, "true", "😀"))]
+    assert changes(change_read(insert(1, 1), "", f"{SERVER}:1")) == [(101, "u", (1, "true", "m"))]
+    with pytest.raises(UnsupportedTableError, match="column size has a member with a question mark"):
+        changes(change_read(insert(1, 1), "", f"{SERVER}:1", size=hidden))
+
+
 @pytest.mark.parametrize(
     ("events", "error", "told"),
     [
@@ -282,15 +302,20 @@ def test_names_fold_where_the_server_folds_them() -> None:
         ("int", "bigint", False),
         ("enum('a','b')", "enum('a','b','c')", True),
         ("enum('a','b')", "enum('b','a')", False),
+        ("enum('a','b')", "enum('A','b')", False),
+        ("set('a','b')", "set('a','b','c')", True),
+        ("set('a','b')", "set('a','c')", False),
+        ("enum('?')", "enum('?','b')", False),
         ("datetime(3)", "datetime", False),
         ("text", "longtext", False),
     ],
 )
 def test_which_definitions_keep_every_value(before: str, after: str, kept: bool) -> None:
-    now = ColumnFacts("x", "", after, None, True, True)
+    name = after.partition("(")[0]
+    now = ColumnFacts("x", name, after, None, True, True)
     assert keeps_values(["x", before, None, True], now) is kept
     assert keeps_values(["x", before, "latin1", True], now) is False
-    assert keeps_values(["x", before, None, True], ColumnFacts("x", "", after, None, False, True)) is False
+    assert keeps_values(["x", before, None, True], ColumnFacts("x", name, after, None, False, True)) is False
 
 
 # binary JSON
@@ -386,5 +411,6 @@ def test_doubles_of_json(value: float, text: str) -> None:
 
 def test_members_and_addresses() -> None:
     assert members("enum('a','it''s','x,y','')") == ["a", "it's", "x,y", ""]
+    assert members(r"set('a\\b','c\nd','\0','''\r''','\t')") == ["a\\b", "c\nd", "\0", "'\r'", "\\t"]
     assert inet_text(bytes(16)) == "::"
     assert inet_text(bytes(4)) == "0.0.0.0"
