@@ -13,7 +13,15 @@ from assets.arrow_compute import arrow_compute
 from assets.errors import SchemaChangedError, StreamLostError, UnsupportedTableError
 from assets.sources import mysql_binlog_events as log
 from assets.sources.interface import BATCH_ROWS, UNFIT_COLUMN, ChangeBatch
-from assets.sources.mysql_binlog_rows import Convert, Images, LoggedColumn, Values, declared_size, decoded
+from assets.sources.mysql_binlog_rows import (
+    Convert,
+    Images,
+    LoggedColumn,
+    Values,
+    declared_size,
+    decoded,
+    tells_members,
+)
 from assets.sources.mysql_capture import ColumnFacts
 from assets.sources.mysql_connection import quoted
 from assets.sources.mysql_text import RowParser
@@ -92,7 +100,7 @@ class _Layout:
 
 
 def _require_known_members(logged: LoggedColumn, now: TableNow) -> None:
-    if "?" in logged.column.source_type:
+    if not tells_members(logged.column.source_type):
         raise UnsupportedTableError(
             f"column {logged.column.name} has a member with a question mark, which the catalogue writes for characters "
             "that it cannot hold, too, and the log names no members",

@@ -161,6 +161,12 @@ def packed_integer(data: bytes, place: int) -> tuple[int, int]:
     return int.from_bytes(data[place + 1 : place + 1 + width], "little"), place + 1 + width
 
 
+def _packed_bytes(data: bytes, place: int) -> tuple[bytes, int]:
+    """Bytes after their length, and the place after them."""
+    size, place = packed_integer(data, place)
+    return data[place : place + size], place + size
+
+
 def xa_prepared(body: bytes) -> tuple[bool, str]:
     """Whether it commits in one phase, and the transaction's name as ``XA COMMIT`` writes it in the log."""
     _, global_size, branch_size = struct.unpack_from("<III", body, 1)
@@ -233,13 +239,11 @@ def _parse_table_map(body: bytes) -> TableMap:
     told: dict[int, Iterator[tuple[bytes, ...]]] = {}
     while place < len(body):
         field = body[place]
-        size, place = packed_integer(body, place + 1)
-        data = body[place : place + size]
+        data, place = _packed_bytes(body, place + 1)
         if field == _COLUMN_NAMES:
             names = tuple(_names(data))
         elif field in (_SET_MEMBERS, _ENUM_MEMBERS):
             told[SET if field == _SET_MEMBERS else ENUM] = _members(data)
-        place += size
     members = tuple(next(told[kind], None) if kind in told else None for kind in kinds)
     return TableMap(schema, table, tuple(kinds), tuple(metadata), names, members)
 
@@ -247,9 +251,8 @@ def _parse_table_map(body: bytes) -> TableMap:
 def _names(data: bytes) -> Iterator[str]:
     place = 0
     while place < len(data):
-        size, place = packed_integer(data, place)
-        yield data[place : place + size].decode()
-        place += size
+        name, place = _packed_bytes(data, place)
+        yield name.decode()
 
 
 def _members(data: bytes) -> Iterator[tuple[bytes, ...]]:
@@ -258,9 +261,8 @@ def _members(data: bytes) -> Iterator[tuple[bytes, ...]]:
         count, place = packed_integer(data, place)
         found = []
         for _ in range(count):
-            size, place = packed_integer(data, place)
-            found.append(data[place : place + size])
-            place += size
+            member, place = _packed_bytes(data, place)
+            found.append(member)
         yield tuple(found)
 
 

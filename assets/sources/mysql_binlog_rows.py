@@ -87,9 +87,14 @@ def declared_size(source_type: str) -> int:
 
 
 def members(source_type: str) -> list[str]:
-    """The members of ``enum('a','it''s')`` or a set; the catalogue writes ``?`` for what its UTF-8 cannot hold."""
+    """The members of ``enum('a','it''s')`` or a set, as far as `tells_members`."""
     quoted = re.findall(r"'((?:[^']|'')*)'", source_type)
     return [_ESCAPED.sub(lambda found: _ESCAPES[found[0]], text) for text in quoted]
+
+
+def tells_members(source_type: str) -> bool:
+    """Whether an enum's or a set's members are as written: the catalogue has ``?`` for characters it cannot hold."""
+    return "?" not in source_type
 
 
 def value_size(kind: int, metadata: int) -> tuple[int, int]:

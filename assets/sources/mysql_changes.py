@@ -14,7 +14,7 @@ from assets.errors import SchemaChangedError, SourceUnreachableError, StreamLost
 from assets.sources import mysql_binlog_events as log
 from assets.sources.interface import ChangeBatch, ChangeRead
 from assets.sources.mysql_binlog_decoder import ChangeDecoder, TableNow
-from assets.sources.mysql_binlog_rows import LoggedColumn
+from assets.sources.mysql_binlog_rows import LoggedColumn, tells_members
 from assets.sources.mysql_binlog_statements import TableStatements
 from assets.sources.mysql_binlog_stream import BinlogStream, Placed, binlog_stream
 from assets.sources.mysql_capture import (
@@ -293,8 +293,8 @@ def keeps_values(before: Sequence[Any], now: ColumnFacts) -> bool:
     _, kind, charset, nullable = before
     if charset != now.charset or (nullable and not now.nullable):
         return False
-    if now.data_type in ("enum", "set"):  # the catalogue writes ? for characters that it cannot hold
-        return "?" not in kind and (kind == now.column_type or now.column_type.startswith(kind[:-1] + ","))
+    if now.data_type in ("enum", "set"):
+        return tells_members(kind) and (kind == now.column_type or now.column_type.startswith(kind[:-1] + ","))
     old, new = kind.lower(), now.column_type.lower()
     if old == new:
         return True
