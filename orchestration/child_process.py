@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import random
 import signal
@@ -11,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -20,6 +21,7 @@ from assets.errors import HeadraceError
 
 LOOPBACK = "127.0.0.1"
 _PR_SET_PDEATHSIG = 1
+_LOCK_SECONDS = 30.0
 _MAX_LOG_BYTES = 64 * 1024 * 1024
 
 
@@ -74,6 +76,8 @@ class ChildProcess:
         stop_signal: signal that asks it to end.
         grace_seconds: how long it may take to end before it is killed.
         cwd: working folder.
+        lock: file that the child holds locked while it lives, also after a starter that was killed: at most one such
+            child lives, and the next one waits for it to end.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class ChildProcess:
         stop_signal: signal.Signals = signal.SIGTERM,
         grace_seconds: float = 10,
         cwd: Path | None = None,
+        lock: Path | None = None,
     ) -> None:
         self.name = name
         self.args = list(args)
@@ -96,6 +101,7 @@ class ChildProcess:
         self.stop_signal = stop_signal
         self.grace_seconds = grace_seconds
         self.cwd = cwd
+        self.lock = lock
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -113,7 +119,11 @@ class ChildProcess:
         return None if self.process is None else self.process.poll()
 
     def start(self) -> None:
-        """Start the process; it may need a moment until it answers, see `wait_until`."""
+        """Start the process; it may need a moment until it answers, see `wait_until`.
+
+        Raises:
+            ServerProcessError: the child of a killed starter still holds the lock.
+        """
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.log.exists() and self.log.stat().st_size > _MAX_LOG_BYTES:
             self.log.replace(self.log.with_suffix(".old.log"))
@@ -129,7 +139,7 @@ class ChildProcess:
                 if os.getppid() != parent:  # the parent died between fork and prctl
                     os._exit(1)
 
-        with self.log.open("ab") as output:
+        with self.log.open("ab") as output, self._locked() as inherited:
             self.process = subprocess.Popen(
                 self.args,
                 stdin=subprocess.DEVNULL,
@@ -137,12 +147,35 @@ class ChildProcess:
                 stderr=subprocess.STDOUT,
                 env=self.env,
                 cwd=self.cwd,
+                pass_fds=inherited,
                 start_new_session=True,
                 preexec_fn=die_with_parent,
                 user=self.user,
                 group=None if self.user is None else self.user,
                 extra_groups=None if self.user is None else [],
             )
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[tuple[int, ...]]:
+        """The descriptor that the child inherits: the lock ends when the last process that has it open does."""
+        if self.lock is None:
+            yield ()
+            return
+        deadline = time.monotonic() + _LOCK_SECONDS
+        with self.lock.open("a") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise ServerProcessError(
+                            f"one that was started before still runs after {_LOCK_SECONDS:.0f} s.",
+                            where=self.name,
+                            remedy=f"End the process that holds {self.lock}: fuser -k {self.lock}",
+                        ) from None
+                    time.sleep(0.05)
+            yield (file.fileno(),)
 
     def listens(self, *ports: int) -> bool:
         """Tell whether it, or a process it started, accepts connections on each port: others' servers do not count."""

@@ -109,8 +109,10 @@ class LocalStack:
             ui_port = free_port(TEMPORAL_UI_PORT if usual_ports else None)
             self._ports += [port, ui_port]
             address, temporal_ui_url = f"{LOOPBACK}:{port}", f"http://{LOOPBACK}:{ui_port}"
-            args = temporal_server_args(port=port, ui_port=ui_port, db_file=self.home / "temporal.db")
-            child = ChildProcess(TEMPORAL, args, self._log_file("temporal"), grace_seconds=5)
+            database = self.home / "temporal.db"
+            args = temporal_server_args(port=port, ui_port=ui_port, db_file=database)
+            lock = database.with_suffix(".lock")  # the server of a stack that was killed needs a moment to end
+            child = ChildProcess(TEMPORAL, args, self._log_file("temporal"), grace_seconds=5, lock=lock)
             servers.append(SupervisedServer(child, partial(child.listens, port, ui_port)))
         environment = self._environment(address, embedded=temporal)
         if worker:

@@ -2,13 +2,15 @@
 
 A row is a packet (three bytes of length, one of sequence), its values follow each other, each behind its length. One
 Python step a packet finds the rows of a buffer; everything else is done a column at a time: lengths and NULLs by numpy,
-values gathered and cast by Arrow. Every packet has to end where its last value ends, or the read fails.
+values gathered and cast by Arrow. Every packet has to end where its last value ends, or the read fails. Rows of one
+buffer are split in a thread of their own while the next buffer is read, as the server waits for a reader that does not.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
@@ -45,19 +47,33 @@ def fast_batches(
         SourceUnreachableError: the connection ended, or what came is no row.
     """
     stream = _PacketStream(opened, query)
-    kinds = [arrow_type(column.arrow_type) for column in columns]
-    for data, starts, ends in stream.buffers():
-        arrays: list[pa.Array] = []
-        position = starts
-        for column, kind in zip(columns, kinds, strict=True):
-            values, position = _column(data, position)
-            if column.rule == "converted" and _may_have_lost(values):
-                stream.skip_rest()
-                raise CarefulReadNeeded
-            arrays.append(_quick(values, kind))
-        if not np.array_equal(position, ends):
-            raise SourceUnreachableError("the server sent rows of another shape than it announced")
-        yield parser.batch(arrays)
+    with ThreadPoolExecutor(1, thread_name_prefix="mysql-rows") as pool:
+        parsing: Future[pa.RecordBatch] | None = None
+        try:
+            for rows in stream.buffers():
+                parsed, parsing = parsing, pool.submit(_parse, *rows, columns, parser)
+                if parsed:
+                    yield parsed.result()
+            if parsing:
+                yield parsing.result()
+        except CarefulReadNeeded:  # of rows before those that were read last
+            stream.skip_rest()
+            raise
+
+
+def _parse(
+    data: np.ndarray, starts: np.ndarray, ends: np.ndarray, columns: Sequence[Column], parser: RowParser
+) -> pa.RecordBatch:
+    arrays: list[pa.Array] = []
+    position = starts
+    for column in columns:
+        values, position = _column(data, position)
+        if column.rule == "converted" and _may_have_lost(values):
+            raise CarefulReadNeeded
+        arrays.append(_quick(values, arrow_type(column.arrow_type)))
+    if not np.array_equal(position, ends):
+        raise SourceUnreachableError("the server sent rows of another shape than it announced")
+    return parser.batch(arrays)
 
 
 class _PacketStream:
@@ -70,7 +86,7 @@ class _PacketStream:
         opened.query(query, unbuffered=True)
 
     def buffers(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield bytes, and where each row starts and ends in them. A buffer is used again for the next ones."""
+        """Yield bytes, and where each row starts and ends in them."""
         opened, head = self._opened, Struct("<I").unpack_from
         buffer = bytearray(BUFFER_BYTES)
         # what was read ahead with the description of the columns comes first; then the socket is asked directly, as

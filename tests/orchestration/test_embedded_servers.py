@@ -80,3 +80,35 @@ def test_children_die_with_a_killed_parent_whatever_signals_it_ignored(tmp_path:
     process.wait()
     child.wait(timeout=20)
     assert not child.is_running()
+
+
+def test_a_child_that_outlives_its_killed_parent_for_a_moment_is_waited_for(tmp_path: Path) -> None:
+    log, pid_file = tmp_path / "c.log", tmp_path / "pid"
+    ending = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1.5), exit())); time.sleep(600)"
+    parent = textwrap.dedent(f"""
+        import sys, time
+        from pathlib import Path
+        from orchestration.child_process import ChildProcess
+        lock = Path({str(tmp_path)!r}) / "lock"
+        child = ChildProcess("Slow", [sys.executable, "-c", {ending!r}], lock.with_name("c.log"), lock=lock)
+        child.start()
+        time.sleep(1)  # until it handles the signal
+        Path({str(pid_file)!r}).write_text(str(child.pid))
+        time.sleep(600)
+    """)
+    process = subprocess.Popen([sys.executable, "-c", parent], cwd=os.getcwd())
+    deadline = time.monotonic() + 30
+    while not (pid_file.exists() and pid_file.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    first = psutil.Process(int(pid_file.read_text()))
+    process.kill()
+    process.wait()
+    assert first.is_running()
+    second = ChildProcess("Next", [sys.executable, "-c", "import time; time.sleep(600)"], log, lock=tmp_path / "lock")
+    second.start()
+    assert not first.is_running() or first.status() == psutil.STATUS_ZOMBIE
+    third = ChildProcess("Third", [sys.executable, "-c", "pass"], log, lock=tmp_path / "lock")
+    second.stop()
+    third.start()
+    assert third.process is not None and third.process.wait(20) == 0

@@ -37,8 +37,12 @@ class RecordedSteps:
     def steps(self) -> list[str]:
         return [call["step"] for call in self.calls()]
 
-    def run_row(self, table: str) -> TableResult:
-        return TableResult.model_validate_json((self.folder / "rows" / table).read_text())
+    def run_row(self, table: str, seconds: float = 30) -> TableResult:
+        path, deadline = self.folder / "rows" / table, time.monotonic() + seconds
+        while not path.exists():  # a call is logged before it has an effect
+            assert time.monotonic() < deadline, f"{table} has no run row: {self.steps()}"
+            time.sleep(0.02)
+        return TableResult.model_validate_json(path.read_text())
 
     def wait_for(self, step: str, times: int = 1, seconds: float = 30) -> None:
         deadline = time.monotonic() + seconds
