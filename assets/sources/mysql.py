@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from assets.errors import ConfigurationError, WatermarkError
+from assets.errors import ConfigurationError, HeadraceError, WatermarkError
 from assets.sources.interface import ChangeRead, Connector, StreamStatus, TableRead
 from assets.sources.mysql_connection import MysqlConfig, connection
 from assets.sync import CheckResult, Chunk, Column, SourceTable, Watermark, WindowPlan
@@ -83,34 +83,59 @@ class MysqlConnector(Connector):
 
     @contextmanager
     def _snapshot(
-        self, table: SourceTable, columns: Sequence[Column], *, tries: int, logged: bool = False
+        self,
+        table: SourceTable,
+        columns: Sequence[Column],
+        *,
+        tries: int,
+        logged: bool = False,
+        counted: bool = False,
     ) -> Iterator[tuple[MysqlRead, SnapshotPosition]]:
-        """``logged``: with the snapshot's place in the binlog as the read's ``state``."""
+        """Open one table in one snapshot.
+
+        Args:
+            logged: with the snapshot's place in the binlog as the read's ``state``.
+            counted: a large table is counted meanwhile, where nobody writes as the snapshot is taken: only then do
+                two connections have the same one.
+        """
         import pymysql
 
         from assets.sources import mysql_capture as capture
+        from assets.sources.concurrent_count import COUNT_MEANWHILE_FROM_BYTES
         from assets.sources.mysql_catalogue import table_facts
-        from assets.sources.mysql_connection import explain
+        from assets.sources.mysql_connection import explain, rows
         from assets.sources.mysql_read import MysqlRead
-        from assets.sources.mysql_snapshot import open_snapshot, server_identity
+        from assets.sources.mysql_snapshot import BEGIN, open_snapshot, server_identity
 
         where = f"{self.name}/{table.name}"
-        with connection(self.name, self.config) as opened:
+        with connection(self.name, self.config) as opened, ExitStack() as stack:
             try:
                 facts = table_facts(opened, table)
                 facts["server"] = server_identity(opened)
                 facts["transactional"] = (facts["engine"] or "innodb").lower() in TRANSACTIONAL
                 described = capture.column_facts(opened, table) if logged else []
                 places: list[LogPosition | None] = []
+                beside = None
+                innodb = (facts["engine"] or "").lower() == "innodb"  # of no other engine the writers are known
+                if counted and innodb and (table.estimated_bytes or 0) >= COUNT_MEANWHILE_FROM_BYTES:
+                    with suppress(HeadraceError):  # no further connection is to be had
+                        beside = stack.enter_context(connection(self.name, self.config))
 
                 def begin() -> None:
-                    places.append(capture.open_placed_snapshot(opened, where, self.config))
+                    if logged:
+                        places.append(capture.open_placed_snapshot(opened, where, self.config))
+                    else:
+                        rows(opened, BEGIN)
+                    if beside:
+                        rows(beside, BEGIN)
 
-                position = open_snapshot(opened, tries=tries, begin=begin if logged else None)
+                position = open_snapshot(opened, begin, tries=tries)
                 facts["position"] = int(position.clock.utc.timestamp() * 1_000_000)
                 read = MysqlRead(self, opened, table, facts, columns)
                 if logged:
                     read.state |= capture.known_position(self.name, self.config, facts, places[-1], described)
+                if beside and position.writers is False:
+                    stack.enter_context(read.counted_meanwhile(beside))
                 yield read, position
             except (pymysql.Error, OSError) as error:
                 raise explain(error, where, self.config) from None
@@ -174,7 +199,9 @@ class MysqlConnector(Connector):
                 remedy=f"Run: headrace sync {self.name} {plan.table.name} --mode full",
             )
         tries = TRIES if kind and self.config.late_commits == "compare" else 1
-        with self._snapshot(plan.table, plan.table.columns, tries=tries, logged=plan.chunked) as (read, position):
+        counted = not (plan.chunked or plan.backfill)
+        opening = self._snapshot(plan.table, plan.table.columns, tries=tries, logged=plan.chunked, counted=counted)
+        with opening as (read, position):
             read.key = plan.key
             if plan.mode == "incremental":
                 read.narrow(plan, kind or "")

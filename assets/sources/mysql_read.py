@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from assets.sources.interface import UNFIT_COLUMN, ChangedRows, Remaining, TableRead
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pymysql
 
+    from assets.sources.concurrent_count import ConcurrentCount
     from assets.sources.mysql import MysqlConnector
     from assets.sources.mysql_snapshot import SnapshotPosition
 
@@ -72,6 +75,7 @@ class MysqlRead(TableRead):
         # which snapshot it is, and its place in the binlog where that is to be known and the server tells it
         self.state: dict[str, Any] = {"snapshot": uuid.uuid4().hex}
         self._only: ChangedRows | None = None
+        self._counting: ConcurrentCount | None = None
 
     def _parser(self, columns: Sequence[Column], schema: pa.Schema) -> Any:
         from assets.sources.mysql_text import RowParser
@@ -222,8 +226,32 @@ class MysqlRead(TableRead):
     def source_rows(self) -> int | None:
         if not self._facts["transactional"]:
             return None  # rows may have come since: such an engine has no snapshots
-        ((count,),) = rows(self._opened, f"SELECT count(*) FROM {self._relation}")
+        counted = self._counting.rows() if self._counting is not None else None
+        return self._counted_on(self._opened) if counted is None else counted
+
+    def _counted_on(self, opened: pymysql.Connection[Any]) -> int:
+        ((count,),) = rows(opened, f"SELECT count(*) FROM {self._relation}")
         return int(count)
+
+    @contextmanager
+    def counted_meanwhile(self, beside: pymysql.Connection[Any]) -> Iterator[None]:
+        """Have the table counted while the block reads it, on another connection with the same snapshot."""
+        import pymysql
+
+        from assets.sources.concurrent_count import ConcurrentCount, Counting
+        from assets.sources.mysql_connection import break_off, explain
+
+        def counted() -> int:
+            try:
+                return self._counted_on(beside)
+            except (pymysql.Error, OSError, EOFError) as error:
+                raise explain(error, self._connector.name, self._connector.config) from None
+
+        self._counting = ConcurrentCount(nullcontext(Counting(counted, partial(break_off, beside))))
+        try:
+            yield
+        finally:
+            self._counting.close()
 
     # in chunks: each has a snapshot of its own
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from assets.sources.mysql_connection import rows
@@ -135,7 +134,7 @@ def activity(opened: pymysql.Connection[Any]) -> Activity | None:
 
 
 def open_snapshot(
-    opened: pymysql.Connection[Any], *, tries: int = TRIES, begin: Callable[[], object] | None = None
+    opened: pymysql.Connection[Any], begin: Callable[[], object], *, tries: int = TRIES
 ) -> SnapshotPosition:
     """Begin a read-only transaction with one snapshot, and say what may commit later behind it.
 
@@ -143,9 +142,8 @@ def open_snapshot(
     is listed and that number stayed, none was in flight. Else it is done again: most transactions are short.
 
     Args:
-        begin: begins the transaction with its snapshot, where more is to be known of it.
+        begin: begins the transaction with its snapshot (`BEGIN`), and whatever else belongs to that moment.
     """
-    begin = begin or partial(rows, opened, BEGIN)
     while True:
         tries -= 1
         before = activity(opened)

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from contextlib import contextmanager
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from assets.encoded_rows import EncodedRows
@@ -21,15 +22,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from psycopg import sql
 
+    from assets.sources.concurrent_count import ConcurrentCount, Counting
     from assets.sources.postgres import PostgresConnector
-    from assets.sources.postgres_count import ConcurrentCount
     from assets.sources.postgres_fast import FastReader
     from assets.sources.postgres_snapshot import SnapshotPosition
 
 _Rows = TypeVar("_Rows")
 FAST_FROM_BYTES = 2 << 20
 """Smaller tables are read as text on the connection that is open: the scanner's own start takes longer than that."""
-COUNT_MEANWHILE_FROM_BYTES = 64 << 20
 WINDOW_FAST_FROM_BYTES = 32 << 20
 """Smaller windows that an index finds are read likewise: the scanner needs a second look, for NaN."""
 
@@ -411,13 +411,27 @@ class PostgresRead(TableRead):
 
     def count_meanwhile(self) -> None:
         """Have a large table counted while a window of it is read: the one takes as long as the other, or longer."""
-        from assets.sources.postgres_count import ConcurrentCount
+        from assets.sources.concurrent_count import COUNT_MEANWHILE_FROM_BYTES, ConcurrentCount
         from assets.sources.postgres_snapshot import shared_snapshot
 
-        config = self._connector.config
-        if config.readers > 1 and (self._table.estimated_bytes or 0) >= COUNT_MEANWHILE_FROM_BYTES:
+        large = (self._table.estimated_bytes or 0) >= COUNT_MEANWHILE_FROM_BYTES
+        if self._connector.config.readers > 1 and large:
             shared = shared_snapshot(self._opened, self._snapshot_position, self._oid)
-            self._counting = ConcurrentCount(self._connector.name, config, shared, self._count)
+            self._counting = ConcurrentCount(self._joined(shared))
+
+    @contextmanager
+    def _joined(self, shared: str) -> Iterator[Counting | None]:
+        from assets.sources.concurrent_count import Counting
+        from assets.sources.postgres_connection import break_off, connection
+        from assets.sources.postgres_snapshot import join_snapshot
+
+        with connection(self._connector.name, self._connector.config) as opened:
+            joined = join_snapshot(opened, shared) is not None
+            yield Counting(partial(self._counted_on, opened), partial(break_off, opened)) if joined else None
+
+    def _counted_on(self, opened: psycopg.Connection[Any]) -> int:
+        row = opened.execute(self._count).fetchone()
+        return int(row[0]) if row else 0
 
     @property
     def _count(self) -> sql.Composed:
@@ -429,8 +443,7 @@ class PostgresRead(TableRead):
         if self._counted is None and self._counting is not None:
             self._counted = self._counting.rows()
         if self._counted is None:
-            row = self._opened.execute(self._count).fetchone()
-            self._counted = int(row[0]) if row else 0
+            self._counted = self._counted_on(self._opened)
         return self._counted
 
     @property

@@ -19,7 +19,7 @@ from tests.polling import wait_until
 def shop(
     postgres: EmbeddedPostgres, database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> tuple[PostgresConnector, Any, str]:
-    monkeypatch.setattr("assets.sources.postgres_read.COUNT_MEANWHILE_FROM_BYTES", 0)
+    monkeypatch.setattr("assets.sources.concurrent_count.COUNT_MEANWHILE_FROM_BYTES", 0)
     name = database()
     connection: Any = postgres.connect(name, autocommit=True)
     connection.execute("CREATE TABLE orders (id int PRIMARY KEY, updated_at timestamptz)")
@@ -36,7 +36,7 @@ def second_window(connector: PostgresConnector) -> WindowPlan:
 
 
 def threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "postgres-count"]
+    return [thread for thread in threading.enumerate() if thread.name == "source-count"]
 
 
 def test_the_count_is_of_the_snapshot_that_is_read(shop: tuple[PostgresConnector, Any, str]) -> None:
@@ -74,14 +74,14 @@ def test_a_read_that_ends_early_ends_its_count(
 ) -> None:
     connector, connection, name = shop
     plan = second_window(connector)
-    monkeypatch.setattr("assets.sources.postgres_read.COUNT_MEANWHILE_FROM_BYTES", 1 << 40)
+    monkeypatch.setattr("assets.sources.concurrent_count.COUNT_MEANWHILE_FROM_BYTES", 1 << 40)
     locker: Any = postgres.connect(name)
     with pytest.raises(RuntimeError), connector.open_read(plan) as read:
         list(read.batches())
         waiter = threading.Thread(target=lambda: locker.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE"))
         waiter.start()  # behind the read; and the count waits behind it
         wait_until(lambda: connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()[0] == 1)
-        monkeypatch.setattr("assets.sources.postgres_read.COUNT_MEANWHILE_FROM_BYTES", 0)
+        monkeypatch.setattr("assets.sources.concurrent_count.COUNT_MEANWHILE_FROM_BYTES", 0)
         read.count_meanwhile()  # pyright: ignore[reportAttributeAccessIssue]
         wait_until(lambda: connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()[0] == 2)
         raise RuntimeError
