@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from assets.sync import Column
 
-BUFFER_BYTES = 8 << 20
+BUFFER_BYTES = 4 << 20
 _LONGEST_PACKET = 0xFFFFFF
 _NULL, _TWO, _THREE, _EIGHT = 251, 252, 253, 254
 _EOF, _ERROR = 254, 255
