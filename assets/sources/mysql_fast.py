@@ -9,8 +9,9 @@ buffer are split in a thread of their own while the next buffer is read, as the 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
@@ -47,10 +48,13 @@ def fast_batches(
         SourceUnreachableError: the connection ended, or what came is no row.
     """
     stream = _PacketStream(opened, query)
-    with ThreadPoolExecutor(1, thread_name_prefix="mysql-rows") as pool:
+    with (
+        closing(stream.buffers()) as buffers,  # which drops the connection where the rest of the rows was not skipped
+        ThreadPoolExecutor(1, thread_name_prefix="mysql-rows") as pool,
+    ):
         parsing: Future[pa.RecordBatch] | None = None
         try:
-            for rows in stream.buffers():
+            for rows in buffers:
                 parsed, parsing = parsing, pool.submit(_parse, *rows, columns, parser)
                 if parsed:
                     yield parsed.result()
@@ -85,7 +89,7 @@ class _PacketStream:
         self._complete = False
         opened.query(query, unbuffered=True)
 
-    def buffers(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def buffers(self) -> Generator[tuple[np.ndarray, np.ndarray, np.ndarray], None, None]:
         """Yield bytes, and where each row starts and ends in them."""
         opened, head = self._opened, Struct("<I").unpack_from
         buffer = bytearray(BUFFER_BYTES)
