@@ -22,7 +22,7 @@ from assets.sync import STREAM, Manifest, Part, SourceTable, TableSync, Watermar
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from assets.sources.interface import ChangeRead
+    from assets.sources.interface import ChangeBatch
     from assets.steps import SyncSteps
     from assets.table_shape import ShapeDecision
 
@@ -51,16 +51,15 @@ def plan_changes(
     where = f"{work.connector}/{work.table}"
     shape = decision.shape
     unserved = {
-        f"--write {shape.write}": shape.write != "merge",
+        f"--write {shape.write}": shape.write not in ("merge", "scd2"),
         "a row filter": bool(shape.row_filter),
-        "hashed or masked columns": bool(shape.columns.hash or shape.columns.mask),
         "--drift quarantine": shape.drift == "quarantine" or bool(shape.converts),
         "a backfill": work.backfill is not None,
         "--fill-added": work.fill_added,
     }
     if asked := [name for name, wanted in unserved.items() if wanted]:
         raise UnsupportedTableError(
-            f"mode cdc does not go with {asked[0]} yet", where=where, remedy="Use --mode incremental --deletes keys."
+            f"mode cdc does not go with {asked[0]}", where=where, remedy="Use --mode incremental --deletes keys."
         )
     why = decision.full
     if work.reset:
@@ -123,8 +122,9 @@ def stop_following(steps: SyncSteps, manifest: Manifest) -> None:
 def extract_changes(steps: SyncSteps, work: TableSync, plan: WindowPlan, attempt: int, progress: Progress) -> Manifest:
     """Stage the table's changes as parts: every change, whole rows, a position each."""
     where = f"{work.connector}/{work.table}"
+    source = steps.shaped(work.connector, plan.shape)
     with steps.catalog.connector(work.connector).open_changes(plan) as read:
-        rows = BronzeRows(read.schema, plan.tag, 0)
+        rows = BronzeRows(source.change_schema(read), plan.tag, 0)
         counted = {"u": 0, "d": 0, "bytes": 0}
         scratch = steps.settings.home_path / "scratch"
         with ChangeStaging(
@@ -136,7 +136,9 @@ def extract_changes(steps: SyncSteps, work: TableSync, plan: WindowPlan, attempt
             where=where,
         ) as staging:
             writing = PartStaging(steps.lakehouse, work, attempt, progress)
-            parts = _write(writing, "changes", rows, _complete(read, staging, plan, where), counted, progress)
+            parts = _write(
+                writing, "changes", rows, _complete(source.changes(read), staging, plan, where), counted, progress
+            )
 
             def staged(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
                 return steps.lakehouse.read_parts(parts, columns)
@@ -153,7 +155,7 @@ def extract_changes(steps: SyncSteps, work: TableSync, plan: WindowPlan, attempt
             mode="cdc",
             reason=plan.reason,
             key=plan.key,
-            columns=plan.table.columns,
+            columns=source.columns(plan.table),
             parts=parts,
             low=read.low,
             high=read.high,
@@ -171,11 +173,10 @@ def extract_changes(steps: SyncSteps, work: TableSync, plan: WindowPlan, attempt
 
 
 def _complete(
-    read: ChangeRead, staging: ChangeStaging, plan: WindowPlan, where: str
+    changes: Iterator[ChangeBatch], staging: ChangeStaging, plan: WindowPlan, where: str
 ) -> Iterator[pa.RecordBatch | None]:
-    for change in read.batches():
-        if plan.shape.write != "append":
-            require_told_apart(change.rows, plan.key, where)
+    for change in changes:
+        require_told_apart(change.rows, plan.key, where)
         yield staging.complete(change)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from assets.column_protection import ColumnProtection
 from assets.errors import ConfigurationError
 from assets.quarantine import Misfits, convert
 from assets.row_filter import RowFilter, range_filter
-from assets.sources.interface import OBJECT_COLUMNS, UNFIT_COLUMN, Connector, TableRead
+from assets.sources.interface import OBJECT_COLUMNS, UNFIT_COLUMN, ChangeBatch, ChangeRead, Connector, TableRead
 from assets.sync import Column, SourceTable, TableShape, WindowPlan
 from assets.sync_plan import ReadEstimate
 
@@ -126,6 +127,18 @@ class ShapedSource:
             wanted = list(dict.fromkeys([*columns, *filtered.columns]))
         with self._source.open_verify(table, wanted) as read:
             yield self._shaped(read, table, tuple(columns or ()), columns)
+
+    def change_schema(self, read: ChangeRead) -> pa.Schema:
+        """The schema of `changes`."""
+        return self._protection.schema(read.schema)
+
+    def changes(self, read: ChangeRead) -> Iterator[ChangeBatch]:
+        """A log's changes with protected values; a row's earlier key is protected likewise."""
+        for change in read.batches():
+            if self._protection:
+                before = change.before and self._protection.batch(change.before)
+                change = replace(change, rows=self._protection.batch(change.rows), before=before)
+            yield change
 
     def _own_filter(self, table: SourceTable) -> RowFilter | None:
         return RowFilter.parse(table.row_filter) if table.row_filter and not self._source.filters_rows else None

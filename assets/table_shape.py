@@ -44,16 +44,19 @@ def decide_shape(
         SchemaDriftError: the policy refuses what changed.
     """
     where = f"{work.connector}/{work.table}"
-    stored = None if work.reset or previous is None else previous.shape
+    stored = previous.shape if previous else None
     followed = stored is not None and stored.seen and table.kind != "endpoint"  # its columns are known by reading only
     changes = column_changes(stored.seen, table.columns, stored.columns, stored.kept) if stored and followed else []
     renamed = {c.old.name: c.new.name for c in changes if c.kind == "renamed" and c.old and c.new}
     before = _renamed_shape(stored, renamed) if stored else None
+    if before and work.reset:  # the rows go, what was asked for of the table stays
+        before = before.model_copy(update={"kept": (), "epoch": "", "converts": {}, "filled": ()})
     shape = _wanted(work, table, before, renamed, where)
     if shape.columns.hash:
         shape = shape.model_copy(update={"hash_key": hash_key})
+    _require_protected(changes, shape.columns, table, where)
     decision = ShapeDecision(shape=shape, renamed=renamed)
-    if before is None:
+    if before is None or work.reset:
         decision.anew = True
         decision.full = "the table starts anew" if work.reset else ""
         if previous is not None and not work.reset:  # stored before shapes were recorded: merged, all of it
@@ -132,9 +135,8 @@ def _wanted(
     aliases = {old: renamed.get(new, new) for old, new in (before.renamed if before else {}).items()} | renamed
     if work.columns is not None:  # it may know a column by an earlier name: that column stays protected
         choice = _with_aliases(choice, aliases, names)
-    known = {*names, *(c.name for c in (before.seen if before else ()))}
-    unknown = sorted({*choice.include, *choice.exclude, *choice.hash, *choice.mask} - known)
-    if unknown:
+    known = {*names, *(c.name for c in before.seen), *_named(before.columns)} if before else set(names)
+    if unknown := sorted(_named(choice) - known):
         raise UnsupportedTableError(
             f"the choice of columns names what is not there: {', '.join(unknown[:10])}",
             where=where,
@@ -165,6 +167,26 @@ def _wanted(
         converts=before.converts if before else {},
         renamed=aliases,
     )
+
+
+def _named(choice: ColumnChoice) -> set[str]:
+    return {*choice.include, *choice.exclude, *choice.hash, *choice.mask}
+
+
+def _require_protected(changes: Sequence[ColumnChange], choice: ColumnChoice, table: SourceTable, where: str) -> None:
+    """Refuse a new column that may be a protected one under another name, where the source does not tell."""
+    protected = {*choice.exclude, *choice.hash, *choice.mask}
+    gone = [c.old.name for c in changes if c.kind == "dropped" and c.old and not c.old.id and c.old.name in protected]
+    chosen = {c.name for c in chosen_columns(TableShape(columns=choice), table.columns)} - protected
+    came = [c.new.name for c in changes if c.kind == "added" and c.new and c.new.name in chosen]
+    if gone and came:
+        raise SchemaDriftError(
+            f"{', '.join(gone)}, excluded, hashed or masked, is gone, and {', '.join(came)} came: it may be the same "
+            "under another name",
+            where=where,
+            remedy="Choose the columns anew with --include, --exclude, --hash or --mask, naming only those that are "
+            "there.",
+        )
 
 
 def _differences(decision: ShapeDecision, before: TableShape, shape: TableShape) -> None:

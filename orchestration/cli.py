@@ -163,7 +163,9 @@ def sync(
         str | None, typer.Option("--backfill-from", help="Read this cursor range again; the watermark stays.")
     ] = None,
     backfill_to: Annotated[str | None, typer.Option("--backfill-to", help="End of the range, included.")] = None,
-    reset: Annotated[bool, typer.Option("--reset", help="Start the tables anew: full read, new watermark.")] = False,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Start the tables anew: full read, new watermark; options stay.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end.")] = True,
     as_json: JsonOption = False,
     home: HomeOption = None,

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from assets.errors import ConfigurationError, UnsupportedTableError
+from assets.errors import ConfigurationError, SchemaDriftError, UnsupportedTableError
 from assets.lakehouse import key_index
 from assets.lakehouse.interface import TableId
 from tests.behaviour.installation import Installation
+from tests.behaviour.mysql_installation import MysqlInstallation
 from tests.behaviour.source_installation import SourceInstallation
+from tests.servers.mariadb_server import MariadbServer
 
 CREATE = (
     "CREATE TABLE t (id int PRIMARY KEY, email text, ssn text, region text, amount numeric(8, 2), "
@@ -164,10 +166,63 @@ def test_a_reset_starts_the_table_anew_in_one_swap(people: Installation) -> None
     people.sync("public.t", write="scd2", row_filter="id > 2")
     people.execute("UPDATE t SET amount = 5, updated_at = now()")
     people.sync("public.t")
-    result = people.sync("public.t", reset=True, write="merge")
+    result = people.sync("public.t", reset=True, write="merge", row_filter="")
     assert (result.mode, result.reason, result.rows_silver, result.equal) == ("full", "the table starts anew", 6, True)
     assert people.verify("public.t").equal is True
     assert "_headrace_valid_from" not in people.silver_names("public.t")
+
+
+def test_a_reset_keeps_what_was_asked_for_of_the_table(people: Installation) -> None:
+    people.sync("public.t", write="scd2", row_filter="id > 2", columns={"hash": ["email"], "exclude": ["ssn"]})
+    people.execute("ALTER TABLE t RENAME email TO mail", "ALTER TABLE t DROP ssn")
+    people.execute("UPDATE t SET amount = 5, updated_at = now()")
+    result = people.sync("public.t", reset=True)
+    assert (result.mode, result.write, result.rows_silver, result.equal) == ("full", "scd2", 4, True)
+    assert "_headrace_valid_from" in people.silver_names("public.t")
+    people.execute("ALTER TABLE t ADD ssn text")
+    people.execute("UPDATE t SET ssn = 'canary-ssn', updated_at = now()")
+    people.sync("public.t")
+    assert_nowhere(people, b"canary")
+    people.sync("public.t", reset=True, columns={}, row_filter="", write="merge")
+    assert len(people.silver("public.t", ["mail", "ssn"])) == 6
+
+
+def test_a_dropped_column_that_was_protected_stops_no_sync_and_is_protected_when_it_comes_back(
+    people: Installation,
+) -> None:
+    choice = {"hash": ["email"], "exclude": ["ssn"]}
+    people.sync("public.t", columns=choice)
+    people.execute("ALTER TABLE t DROP COLUMN email", "ALTER TABLE t DROP ssn")
+    for options in ({}, {"columns": choice}, {}):
+        people.execute("UPDATE t SET updated_at = now()")
+        assert people.sync("public.t", **options).equal is True
+    people.execute("ALTER TABLE t ADD email text", "ALTER TABLE t ADD ssn text")
+    people.execute("UPDATE t SET email = 'back@canary.example', ssn = 'canary', updated_at = now()")
+    assert people.sync("public.t").equal is True
+    assert {len(email) for (email,) in people.silver("public.t", ["email"])} == {64}
+    assert_nowhere(people, b"canary")
+
+
+def test_a_column_that_may_be_a_protected_one_renamed_is_not_read_where_the_source_does_not_tell(
+    tmp_path: Path, mariadb: MariadbServer, mariadb_database: str
+) -> None:
+    shop = MysqlInstallation(tmp_path / "home", mariadb, mariadb_database)
+    table = shop.name("t")
+    shop.execute("CREATE TABLE t (id int PRIMARY KEY, email varchar(50), n int)")
+    shop.execute("INSERT INTO t VALUES (1, 'one@canary.example', 1)")
+    shop.sync(table, columns={"hash": ["email"]})
+    shop.execute("ALTER TABLE t CHANGE email mail varchar(50)")
+    for options in ({}, {"reset": True}, {"columns": {"hash": ["email"]}}):
+        with pytest.raises(SchemaDriftError, match="email, excluded, hashed or masked, is gone, and mail came"):
+            shop.sync(table, **options)
+    assert_nowhere(shop, b"canary")
+    assert shop.sync(table, columns={"hash": ["mail"]}).equal is True
+    assert_nowhere(shop, b"canary")
+    shop.execute("ALTER TABLE t DROP mail")
+    assert shop.sync(table).equal is True
+    shop.execute("ALTER TABLE t ADD other int DEFAULT 7")
+    assert shop.sync(table).equal is True
+    assert shop.silver(table, ["other"]) == [(7,)]
 
 
 def test_hostile_filters_are_refused(people: Installation) -> None:
