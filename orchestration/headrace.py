@@ -131,7 +131,8 @@ class Headrace:
             verify: how much is compared after the load.
             write, drift, columns, row_filter, fill_added: see `assets.sync.TableOptions` and docs/tables.md.
             backfill: cursor values ``(from, to)`` to read again, both included, None for open; the watermark stays.
-            reset: start the named tables anew: read in full, swapped in atomically, with a new watermark.
+            reset: start the named tables anew: read in full, swapped in atomically, with a new watermark. Their
+                options stay.
             progress: called about once a second.
 
         Returns:
