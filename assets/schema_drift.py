@@ -68,7 +68,7 @@ def column_changes(
     earlier = {c.name: c for c in kept}
     before = {c.name: c for c in seen}
     after = {c.name: c for c in now}
-    by_id = {c.id: c for c in now if c.id} if _one_table(seen, now) else {}
+    by_id = {c.id: c for c in now if c.id} if ids_tell(seen, now) else {}
     found: list[ColumnChange] = []
     followed: set[str] = set()
     for old in seen:
@@ -93,7 +93,8 @@ def column_changes(
     return found
 
 
-def _one_table(seen: Sequence[Column], now: Sequence[Column]) -> bool:
+def ids_tell(seen: Sequence[Column], now: Sequence[Column]) -> bool:
+    """Whether the columns have ids, of one and the same table: then a renamed one is known."""
     tables = {c.id.split(".")[0] for c in (*seen, *now) if c.id}
     return len(tables) == 1
 

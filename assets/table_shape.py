@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from assets.errors import SchemaDriftError, UnsupportedTableError
 from assets.row_filter import RowFilter
-from assets.schema_drift import ColumnChange, column_changes
+from assets.schema_drift import ColumnChange, column_changes, ids_tell
 from assets.shaped_read import chosen_columns
 from assets.sync import Column, ColumnChoice, SourceTable, TableShape, TableSync, Watermark, WindowPlan
 
@@ -54,7 +54,8 @@ def decide_shape(
     shape = _wanted(work, table, before, renamed, where)
     if shape.columns.hash:
         shape = shape.model_copy(update={"hash_key": hash_key})
-    _require_protected(changes, shape.columns, table, where)
+    if stored and not ids_tell(stored.seen, table.columns):
+        _require_protected(changes, shape.columns, table, where)
     decision = ShapeDecision(shape=shape, renamed=renamed)
     if before is None or work.reset:
         decision.anew = True
@@ -176,7 +177,7 @@ def _named(choice: ColumnChoice) -> set[str]:
 def _require_protected(changes: Sequence[ColumnChange], choice: ColumnChoice, table: SourceTable, where: str) -> None:
     """Refuse a new column that may be a protected one under another name, where the source does not tell."""
     protected = {*choice.exclude, *choice.hash, *choice.mask}
-    gone = [c.old.name for c in changes if c.kind == "dropped" and c.old and not c.old.id and c.old.name in protected]
+    gone = [c.old.name for c in changes if c.kind == "dropped" and c.old and c.old.name in protected]
     chosen = {c.name for c in chosen_columns(TableShape(columns=choice), table.columns)} - protected
     came = [c.new.name for c in changes if c.kind == "added" and c.new and c.new.name in chosen]
     if gone and came:

@@ -203,6 +203,16 @@ def test_a_dropped_column_that_was_protected_stops_no_sync_and_is_protected_when
     assert_nowhere(people, b"canary")
 
 
+def test_a_table_made_anew_with_a_protected_column_under_another_name_is_not_read(people: Installation) -> None:
+    people.sync("public.t", columns={"mask": ["email"], "exclude": ["ssn"]})
+    people.execute("CREATE TABLE made (LIKE t INCLUDING ALL)", "INSERT INTO made SELECT * FROM t", "DROP TABLE t")
+    people.execute("ALTER TABLE made RENAME TO t", "ALTER TABLE t RENAME email TO mail")
+    with pytest.raises(SchemaDriftError, match="email, excluded, hashed or masked, is gone, and mail came"):
+        people.sync("public.t")
+    assert people.sync("public.t", columns={"mask": ["mail"], "exclude": ["ssn"]}).equal is True
+    assert_nowhere(people, b"canary")
+
+
 def test_a_column_that_may_be_a_protected_one_renamed_is_not_read_where_the_source_does_not_tell(
     tmp_path: Path, mariadb: MariadbServer, mariadb_database: str
 ) -> None:
