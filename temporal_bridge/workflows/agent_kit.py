@@ -39,7 +39,7 @@ with workflow.unsafe.imports_passed_through():
         seconds_of,
     )
     from assets.sync import Model
-    from temporal_bridge.workflows.cancellation import raise_cancellation
+    from temporal_bridge.workflows.cancellation import raise_cancellation, was_cancelled
     from temporal_bridge.workflows.failure_cause import failure_cause
     from temporal_bridge.workflows.step_inputs import SyncTimeouts
     from temporal_bridge.workflows.task_queues import WorkerRole, role_queue
@@ -112,9 +112,10 @@ class AgentKitExecutionWorkflow:
         try:
             status, reason = await self._within_time(run)
         except (Exception, asyncio.CancelledError) as error:
-            cancelled = is_cancelled_exception(error)
+            cancelled = was_cancelled(error)
             cause = failure_cause(error)
             await self._end("cancelled" if cancelled else "failed", "cancelled" if cancelled else cause.text)
+            raise_cancellation()
             raise
         result = await self._end(status, reason)
         if status == "succeeded":
@@ -294,7 +295,7 @@ class AgentKitExecutionWorkflow:
             limit = timedelta(seconds=seconds_of(step.timeout))
             return await self._activity("kit_item", item, ItemOutcome, "knowledge", limit, retry)
         except (ActivityError, ChildWorkflowError) as error:
-            if is_cancelled_exception(error):
+            if was_cancelled(error):
                 raise
             text = failure_cause(error).text[:MAX_ERROR]
             return await self._activity("kit_store", StoreInput(item=item, error=text), ItemOutcome)

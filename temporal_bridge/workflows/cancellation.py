@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from temporalio import workflow
+from temporalio.exceptions import is_cancelled_exception
 
 Outcome = TypeVar("Outcome")
 
@@ -22,6 +23,15 @@ def raise_cancellation() -> None:
     """
     if workflow.cancellation_reason() is not None:
         raise asyncio.CancelledError
+
+
+def was_cancelled(error: BaseException) -> bool:
+    """Whether ``error`` ended the work because it was cancelled.
+
+    A step whose worker died as it was cancelled runs out of time: the server tries it no more, and tells the time limit
+    instead. Raise the end with `raise_cancellation` then, or the workflow ends as failed.
+    """
+    return is_cancelled_exception(error) or workflow.cancellation_reason() is not None
 
 
 async def gather_all(*steps: Awaitable[Outcome]) -> list[Outcome]:

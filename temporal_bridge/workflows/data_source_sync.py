@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ApplicationError, FailureError, is_cancelled_exception
+from temporalio.exceptions import ApplicationError, FailureError
 from temporalio.workflow import ActivityCancellationType
 
 with workflow.unsafe.imports_passed_through():
     from assets.sync import ChunkedRead, CommitInfo, Model, TableResult, TableSync, WindowPlan
-    from temporal_bridge.workflows.cancellation import raise_cancellation
+    from temporal_bridge.workflows.cancellation import raise_cancellation, was_cancelled
     from temporal_bridge.workflows.failure_cause import FailureCause, failure_cause
     from temporal_bridge.workflows.step_inputs import (
         ChunkInput,
@@ -121,14 +121,16 @@ class DataSourceSyncWorkflow:
         try:
             return await self._sync(work)
         except (Exception, asyncio.CancelledError) as error:
-            cancelled = is_cancelled_exception(error)
-            cause = FailureCause("Cancelled", "cancelled") if cancelled else failure_cause(error)
+            cancelled, cause = was_cancelled(error), failure_cause(error)
             if cause.error_type == HELD:  # its row and its staging are another run's
                 raise ApplicationError(cause.text, type=HELD, non_retryable=True) from error
+            if cancelled:
+                cause = FailureCause("Cancelled", "cancelled")
             failed = FailInput(work=work, error_type=cause.error_type, error=cause.text)
             await self._run_step("fail", failed, TableResult)
             workflow.set_current_details(f"{self._table}: {cause.text}")
             if cancelled:
+                raise_cancellation()
                 raise
             raise ApplicationError(cause.text, type=cause.error_type, non_retryable=cause.non_retryable) from error
 

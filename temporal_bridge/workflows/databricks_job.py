@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ApplicationError, is_cancelled_exception
+from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from assets.databricks_job import DatabricksJob, DatabricksJobResult, JobRunLook
     from assets.sync import Model
-    from temporal_bridge.workflows.cancellation import raise_cancellation
+    from temporal_bridge.workflows.cancellation import raise_cancellation, was_cancelled
     from temporal_bridge.workflows.step_inputs import SyncTimeouts
     from temporal_bridge.workflows.task_queues import role_queue
 
@@ -83,8 +83,9 @@ class DatabricksJobWorkflow:
             look = await self._ended(run_id, work.job)
         except (Exception, asyncio.CancelledError) as error:
             # a cancel during an activity arrives as the activity's failure
-            if run_id is not None and is_cancelled_exception(error):
+            if run_id is not None and was_cancelled(error):
                 await self._cancel(run_id)
+            raise_cancellation()
             raise
         result = await self._activity("databricks_run_result", JobRun(run_id=run_id), DatabricksJobResult)
         workflow.set_current_details(f"{work.job.name}: {result.result_state} {look.run_page_url or ''}")

@@ -13,7 +13,6 @@ from temporalio.exceptions import (
     ChildWorkflowError,
     FailureError,
     WorkflowAlreadyStartedError,
-    is_cancelled_exception,
 )
 from temporalio.workflow import ChildWorkflowCancellationType, ParentClosePolicy
 
@@ -131,8 +130,7 @@ class DatasetSyncWorkflow:
                     reason = "another sync of this table is running, and the next one waits already"
                     break
             except ChildWorkflowError as error:
-                if is_cancelled_exception(error) and workflow.cancellation_reason() is not None:
-                    raise
+                raise_cancellation()
                 cause = failure_cause(error)
                 if cause.error_type == HELD:
                     if self._overlap == "skip":

@@ -13,7 +13,6 @@ from temporalio.exceptions import (
     ApplicationError,
     ChildWorkflowError,
     WorkflowAlreadyStartedError,
-    is_cancelled_exception,
 )
 from temporalio.workflow import ActivityCancellationType, ChildWorkflowCancellationType, ParentClosePolicy
 
@@ -36,7 +35,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from assets.naming import path_part
     from assets.sync import Model, Part
-    from temporal_bridge.workflows.cancellation import gather_all, raise_cancellation
+    from temporal_bridge.workflows.cancellation import gather_all, raise_cancellation, was_cancelled
     from temporal_bridge.workflows.failure_cause import FailureCause, failure_cause
     from temporal_bridge.workflows.step_inputs import SyncTimeouts
     from temporal_bridge.workflows.task_queues import WorkerRole, role_queue
@@ -114,12 +113,13 @@ class KnowledgeSourceWorkflow:
         except workflow.ContinueAsNewError:
             raise
         except (Exception, asyncio.CancelledError) as error:
-            cancelled = is_cancelled_exception(error)
+            cancelled = was_cancelled(error)
             cause = FailureCause("Cancelled", "cancelled") if cancelled else failure_cause(error)
             failed = self._result("cancelled" if cancelled else "failed", run.tables, run.generation)
             failed = failed.model_copy(update={"error": cause.text, "error_type": cause.error_type})
             await self._step("record_knowledge", RecordExtraction(work=run.work, result=failed), ExtractionResult)
             if cancelled:
+                raise_cancellation()
                 raise
             raise ApplicationError(cause.text, type=cause.error_type, non_retryable=cause.non_retryable) from error
 
@@ -300,8 +300,7 @@ class KnowledgeExtractionWorkflow:
                     update={"status": "skipped", "reason": reason, "error_type": "AlreadyRunning"}
                 )
             except ChildWorkflowError as error:
-                if is_cancelled_exception(error) and workflow.cancellation_reason() is not None:
-                    raise
+                raise_cancellation()
                 cause = failure_cause(error)
                 text = cause.text[:MAX_ERROR_CHARACTERS]
                 return outcome.model_copy(update={"error": text, "error_type": cause.error_type})

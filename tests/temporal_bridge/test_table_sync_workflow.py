@@ -141,6 +141,20 @@ def test_a_cancel_at_any_moment_of_the_start_ends_the_sync(
         assert client.cancel_and_wait(run, 15) == "cancelled"
 
 
+def test_a_sync_that_is_cancelled_as_its_worker_dies_ends_as_cancelled(
+    client: TemporalClient, start_worker: Callable[..., WorkerProcess], steps: RecordedSteps, task_queue: str
+) -> None:
+    slow = {"HEADRACE_HEARTBEAT_TIMEOUT_SECONDS": "15"}
+    first = start_worker(**slow)
+    run = start(client, table_work("public.waiting"), task_queue)
+    steps.wait_for("extract")
+    first.process.kill()
+    start_worker(**slow)
+    assert client.cancel_and_wait(run) == "cancelled"  # though what the server sees is a heartbeat that ran out
+    row = steps.run_row("public.waiting")
+    assert (row.status, row.error, row.error_type) == ("failed", "cancelled", "Cancelled")
+
+
 def test_a_result_that_no_payload_holds_is_refused_at_once(
     client: TemporalClient, worker: WorkerProcess, steps: RecordedSteps, task_queue: str
 ) -> None:
