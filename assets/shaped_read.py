@@ -136,7 +136,7 @@ class ShapedSource:
         """A log's changes with protected values; a row's earlier key is protected likewise."""
         for change in read.batches():
             if self._protection:
-                before = change.before and self._protection.batch(change.before)
+                before = None if change.before is None else self._protection.batch(change.before)
                 change = replace(change, rows=self._protection.batch(change.rows), before=before)
             yield change
 
