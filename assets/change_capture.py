@@ -123,7 +123,7 @@ def extract_changes(steps: SyncSteps, work: TableSync, plan: WindowPlan, attempt
     """Stage the table's changes as parts: every change, whole rows, a position each."""
     where = f"{work.connector}/{work.table}"
     source = steps.shaped(work.connector, plan.shape)
-    with steps.catalog.connector(work.connector).open_changes(plan) as read:
+    with source.open_changes(plan) as read:
         rows = BronzeRows(source.change_schema(read), plan.tag, 0)
         counted = {"u": 0, "d": 0, "bytes": 0}
         scratch = steps.settings.home_path / "scratch"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -127,6 +127,10 @@ class ShapedSource:
             wanted = list(dict.fromkeys([*columns, *filtered.columns]))
         with self._source.open_verify(table, wanted) as read:
             yield self._shaped(read, table, tuple(columns or ()), columns)
+
+    def open_changes(self, plan: WindowPlan) -> AbstractContextManager[ChangeRead]:
+        """The log's changes as the source tells them: see `changes`."""
+        return self._source.open_changes(plan)
 
     def change_schema(self, read: ChangeRead) -> pa.Schema:
         """The schema of `changes`."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from struct import Struct
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from pymysql.protocol import MysqlPacket
 
 from assets.arrow_compute import arrow_compute
 from assets.errors import SourceUnreachableError
+from assets.fetch_ahead import worked_on_meanwhile
 from assets.sources.interface import CarefulReadNeeded
 from assets.sources.mysql_lossy_text import LOST
 from assets.sources.mysql_text import RowParser
@@ -48,18 +48,10 @@ def fast_batches(
         SourceUnreachableError: the connection ended, or what came is no row.
     """
     stream = _PacketStream(opened, query)
-    with (
-        closing(stream.buffers()) as buffers,  # which drops the connection where the rest of the rows was not skipped
-        ThreadPoolExecutor(1, thread_name_prefix="mysql-rows") as pool,
-    ):
-        parsing: Future[pa.RecordBatch] | None = None
+    # closing them drops the connection where the rest of the rows was not skipped
+    with closing(stream.buffers()) as buffers:
         try:
-            for rows in buffers:
-                parsed, parsing = parsing, pool.submit(_parse, *rows, columns, parser)
-                if parsed:
-                    yield parsed.result()
-            if parsing:
-                yield parsing.result()
+            yield from worked_on_meanwhile(buffers, lambda rows: _parse(*rows, columns, parser))
         except CarefulReadNeeded:  # of rows before those that were read last
             stream.skip_rest()
             raise

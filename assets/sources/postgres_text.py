@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from assets.arrow_compute import arrow_compute
+from assets.fetch_ahead import worked_on_meanwhile
 from assets.sources.file_values import within_years
 from assets.sources.interface import BATCH_ROWS
 from assets.types import arrow_type
@@ -31,18 +31,9 @@ def text_batches(
     from psycopg import sql
 
     copy_query = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, FORCE_QUOTE *)").format(query)
-    with (
-        ThreadPoolExecutor(1, thread_name_prefix="postgres-text") as pool,
-        connection.cursor() as cursor,
-        cursor.copy(copy_query) as copy,
-    ):
-        parsing: Future[pa.RecordBatch] | None = None
-        while lines := connection.wait(_lines(copy)):
-            parsed, parsing = parsing, pool.submit(_parse, b"".join(lines), columns, schema)
-            if parsed:
-                yield parsed.result()
-        if parsing:
-            yield parsing.result()
+    with connection.cursor() as cursor, cursor.copy(copy_query) as copy:
+        lines = iter(lambda: connection.wait(_lines(copy)), [])
+        yield from worked_on_meanwhile(lines, lambda some: _parse(b"".join(some), columns, schema))
 
 
 def _lines(copy: Any) -> Generator[Any, Any, list[bytes]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from assets.fetch_ahead import fetched_ahead
+from assets.fetch_ahead import fetched_ahead, worked_on_meanwhile
 
 
 def test_one_item_is_fetched_on_another_thread_while_one_is_used() -> None:
@@ -52,3 +52,29 @@ def test_whoever_stops_early_waits_for_the_one_that_is_being_fetched() -> None:
     items.close()  # type: ignore[attr-defined]
     seen = list(running)
     assert len(seen) <= 4 and seen == running
+
+
+def test_work_is_done_on_another_thread_while_the_next_item_is_fetched_and_in_order() -> None:
+    fetched, second = threading.get_ident(), threading.Event()
+
+    def items() -> Iterator[int]:
+        for number in range(4):
+            assert threading.get_ident() == fetched
+            if number == 1:
+                second.set()
+            yield number
+
+    def work(number: int) -> int:
+        assert threading.get_ident() != fetched
+        assert second.wait(20)  # the first one's work ends only once the second one was fetched
+        return 10 * number
+
+    assert list(worked_on_meanwhile(items(), work)) == [0, 10, 20, 30]
+    assert list(worked_on_meanwhile(iter(()), work)) == []
+
+
+def test_an_error_of_the_work_is_raised_and_ends_the_results() -> None:
+    results = worked_on_meanwhile(iter([1, 0, 2]), lambda number: 2 // number)
+    assert next(results) == 2
+    with pytest.raises(ZeroDivisionError):
+        next(results)

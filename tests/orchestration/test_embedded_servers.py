@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 
 from orchestration.child_process import ChildProcess, ServerProcessError, free_port, port_answers
 from orchestration.embedded_postgres import EmbeddedPostgres
+from tests.polling import wait_until
 from tests.servers.temporal_server import TemporalServer
 
 
@@ -56,6 +56,16 @@ def test_a_taken_port_is_replaced() -> None:
         assert free_port(taken.getsockname()[1]) != taken.getsockname()[1]
 
 
+def left_by_killed(parent: str, pid_file: Path) -> psutil.Process:
+    """The child that a Python program started and wrote the number of to ``pid_file``; the program was killed."""
+    process = subprocess.Popen([sys.executable, "-c", parent], cwd=os.getcwd())
+    wait_until(lambda: pid_file.exists() and bool(pid_file.read_text()), 30)
+    child = psutil.Process(int(pid_file.read_text()))
+    process.kill()
+    process.wait()
+    return child
+
+
 def test_children_die_with_a_killed_parent_whatever_signals_it_ignored(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     parent = textwrap.dedent(f"""
@@ -70,14 +80,7 @@ def test_children_die_with_a_killed_parent_whatever_signals_it_ignored(tmp_path:
         Path({str(pid_file)!r}).write_text(str(child.pid))
         time.sleep(600)
     """)
-    process = subprocess.Popen([sys.executable, "-c", parent], cwd=os.getcwd())
-    deadline = time.monotonic() + 30
-    while not (pid_file.exists() and pid_file.read_text()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    child = psutil.Process(int(pid_file.read_text()))
-    process.kill()
-    process.wait()
+    child = left_by_killed(parent, pid_file)
     child.wait(timeout=20)
     assert not child.is_running()
 
@@ -96,14 +99,7 @@ def test_a_child_that_outlives_its_killed_parent_for_a_moment_is_waited_for(tmp_
         Path({str(pid_file)!r}).write_text(str(child.pid))
         time.sleep(600)
     """)
-    process = subprocess.Popen([sys.executable, "-c", parent], cwd=os.getcwd())
-    deadline = time.monotonic() + 30
-    while not (pid_file.exists() and pid_file.read_text()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    first = psutil.Process(int(pid_file.read_text()))
-    process.kill()
-    process.wait()
+    first = left_by_killed(parent, pid_file)
     assert first.is_running()
     second = ChildProcess("Next", [sys.executable, "-c", "import time; time.sleep(600)"], log, lock=tmp_path / "lock")
     second.start()

@@ -38,16 +38,17 @@ class RecordedSteps:
         return [call["step"] for call in self.calls()]
 
     def run_row(self, table: str, seconds: float = 30) -> TableResult:
-        path, deadline = self.folder / "rows" / table, time.monotonic() + seconds
-        while not path.exists():  # a call is logged before it has an effect
-            assert time.monotonic() < deadline, f"{table} has no run row: {self.steps()}"
-            time.sleep(0.02)
+        path = self.folder / "rows" / table
+        self._wait(path.exists, f"{table} has no run row", seconds)  # a call is logged before it has an effect
         return TableResult.model_validate_json(path.read_text())
 
     def wait_for(self, step: str, times: int = 1, seconds: float = 30) -> None:
+        self._wait(lambda: len(self.calls(step)) >= times, f"{step} was not called {times} times", seconds)
+
+    def _wait(self, condition: Callable[[], bool], missing: str, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while len(self.calls(step)) < times:
-            assert time.monotonic() < deadline, f"{step} was not called {times} times: {self.steps()}"
+        while not condition():
+            assert time.monotonic() < deadline, f"{missing}: {self.steps()}"
             time.sleep(0.02)
 
     def release(self) -> None:
