@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from assets.bronze import BronzeRows
@@ -16,7 +17,9 @@ from assets.errors import HeadraceError, UnsupportedTableError, WatermarkError
 from assets.failpoints import failpoint
 from assets.key_values import require_told_apart
 from assets.lakehouse.interface import TableId, TableState
+from assets.newest_versions import NewestVersions
 from assets.part_staging import PartStaging, Progress
+from assets.silver import SilverTable, stored_rows
 from assets.sync import STREAM, Manifest, Part, SourceTable, TableSync, Watermark, WindowPlan
 
 if TYPE_CHECKING:
@@ -51,8 +54,7 @@ def plan_changes(
     where = f"{work.connector}/{work.table}"
     shape = decision.shape
     unserved = {
-        f"--write {shape.write}": shape.write not in ("merge", "scd2"),
-        "a row filter": bool(shape.row_filter),
+        "--write replace": shape.write == "replace",
         "--drift quarantine": shape.drift == "quarantine" or bool(shape.converts),
         "a backfill": work.backfill is not None,
         "--fill-added": work.fill_added,
@@ -124,7 +126,7 @@ def extract_changes(steps: SyncSteps, work: TableSync, plan: WindowPlan, attempt
     where = f"{work.connector}/{work.table}"
     source = steps.shaped(work.connector, plan.shape)
     with source.open_changes(plan) as read:
-        rows = BronzeRows(source.change_schema(read), plan.tag, 0)
+        rows = BronzeRows(source.change_schema(read, plan.table), plan.tag, 0)
         counted = {"u": 0, "d": 0, "bytes": 0}
         scratch = steps.settings.home_path / "scratch"
         with ChangeStaging(
@@ -136,9 +138,8 @@ def extract_changes(steps: SyncSteps, work: TableSync, plan: WindowPlan, attempt
             where=where,
         ) as staging:
             writing = PartStaging(steps.lakehouse, work, attempt, progress)
-            parts = _write(
-                writing, "changes", rows, _complete(source.changes(read), staging, plan, where), counted, progress
-            )
+            changes = _complete(source.changes(read, plan.table), staging, plan, where)
+            parts = _write(writing, "changes", rows, changes, counted, progress)
 
             def staged(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
                 return steps.lakehouse.read_parts(parts, columns)
@@ -206,7 +207,7 @@ def _write(
 
 
 def _stored(steps: SyncSteps, work: TableSync, plan: WindowPlan, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Source columns of Silver's live rows; a column that Silver does not have yet is NULL."""
+    """Source columns of Silver's live rows, those of the key among them; one that Silver does not have yet is NULL."""
     import pyarrow as pa
 
     silver = steps.stored_silver(work, plan.shape)
@@ -214,11 +215,43 @@ def _stored(steps: SyncSteps, work: TableSync, plan: WindowPlan, columns: Sequen
         return
     names = {column: silver.names[silver.bronze_of[column]] for column in columns}
     schema = steps.lakehouse.schema(silver.silver)
-    there = [names[column] for column in columns if names[column] in schema.names]
-    with steps.lakehouse.scan(silver.silver, there) as stored:
+    there = [column for column in columns if names[column] in schema.names]
+    with live_rows(steps, silver, plan.key, there) as stored:
         for batch in stored:
             arrays = [
-                batch.column(names[column]) if names[column] in there else pa.nulls(batch.num_rows, pa.string())
-                for column in columns
+                batch.column(column) if column in there else pa.nulls(batch.num_rows, pa.string()) for column in columns
             ]
             yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
+
+
+def live_keys(steps: SyncSteps, silver: SilverTable, manifest: Manifest, live: int) -> int:
+    """Rows that the source has to have: ``live``, or where every change of a log is kept the keys that are live."""
+    if manifest.mode != "cdc" or manifest.shape.write != "append":
+        return live
+    with newest_versions(steps, silver, manifest.key) as newest:
+        return newest.count()
+
+
+@contextmanager
+def live_rows(
+    steps: SyncSteps, silver: SilverTable, key: Sequence[str], columns: Sequence[str]
+) -> Iterator[Iterator[pa.RecordBatch]]:
+    """``columns`` of Silver's live rows, under the source's names; where it appends, of each key's newest version."""
+    with stored_rows(silver, columns) as rows:
+        if silver.shape.write != "append":
+            yield rows
+            return
+        with newest_versions(steps, silver, key) as newest:
+            yield newest.live(rows)
+
+
+@contextmanager
+def newest_versions(steps: SyncSteps, silver: SilverTable, key: Sequence[str]) -> Iterator[NewestVersions]:
+    """Which of an appended Silver table's rows are live."""
+    settings = steps.settings
+    scratch = settings.home_path / "scratch"
+    with (
+        stored_rows(silver, key) as versions,
+        NewestVersions(key, versions, memory_limit=settings.memory_limit, scratch=scratch) as newest,
+    ):
+        yield newest

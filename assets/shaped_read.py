@@ -49,12 +49,13 @@ class ShapedSource:
         chosen = chosen_columns(self._shape, table.columns)
         resolved = self._filter.resolved([c.name for c in table.columns]) if self._filter else None
         needed = {c.name for c in chosen}
-        if resolved and not self._source.filters_rows:
+        if resolved and (self._shape.filter_read or not self._source.filters_rows):
             needed |= set(resolved.columns)
         return table.model_copy(
             update={
                 "columns": tuple(c for c in table.columns if c.name in needed),
                 "row_filter": resolved.sql() if resolved else "",
+                "filter_read": self._shape.filter_read,
             }
         )
 
@@ -132,20 +133,32 @@ class ShapedSource:
         """The log's changes as the source tells them: see `changes`."""
         return self._source.open_changes(plan)
 
-    def change_schema(self, read: ChangeRead) -> pa.Schema:
+    def change_schema(self, read: ChangeRead, table: SourceTable) -> pa.Schema:
         """The schema of `changes`."""
-        return self._protection.schema(read.schema)
+        import pyarrow as pa
 
-    def changes(self, read: ChangeRead) -> Iterator[ChangeBatch]:
-        """A log's changes with protected values; a row's earlier key is protected likewise."""
+        return self._protection.schema(pa.schema([read.schema.field(name) for name in self._stored_names(table)]))
+
+    def changes(self, read: ChangeRead, table: SourceTable) -> Iterator[ChangeBatch]:
+        """A log's changes with protected values; a row's earlier key is protected likewise.
+
+        Columns that only the filter names are left out; the connector has applied it.
+        """
+        names = self._stored_names(table)
         for change in read.batches():
+            if change.rows.schema.names != names:
+                change = replace(change, rows=change.rows.select(names))
             if self._protection:
                 before = None if change.before is None else self._protection.batch(change.before)
                 change = replace(change, rows=self._protection.batch(change.rows), before=before)
             yield change
 
+    def _stored_names(self, table: SourceTable) -> list[str]:
+        return [*(c.name for c in chosen_columns(self._shape, table.columns)), UNFIT_COLUMN]
+
     def _own_filter(self, table: SourceTable) -> RowFilter | None:
-        return RowFilter.parse(table.row_filter) if table.row_filter and not self._source.filters_rows else None
+        here = table.filter_read or not self._source.filters_rows
+        return RowFilter.parse(table.row_filter) if table.row_filter and here else None
 
     def _shaped(
         self,

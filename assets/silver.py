@@ -114,7 +114,7 @@ class SilverTable:
             manifest.parts,
         )
         if manifest.mode == "cdc":
-            return self._bring_net(
+            return self._bring_changes(
                 lambda: self.lakehouse.read_parts(manifest.parts), bronze_schema, manifest.key, manifest.tag, follows
             )
         if manifest.fills:
@@ -122,10 +122,14 @@ class SilverTable:
         anew = manifest.mode == "full" and manifest.tag == manifest.shape.epoch
         return self._bring(rows, bronze_schema, manifest.key, manifest.tag, follows, manifest.mode == "full", anew)
 
-    def _bring_net(
+    def _bring_changes(
         self, changes: Batches, bronze_schema: pa.Schema, key: Sequence[str], tag: str, follows: int
     ) -> CommitInfo:
-        """Bring changes of which one key may have several: the last one counts."""
+        """Bring a log's changes, of which one key may have several: the last one counts, or each where all are kept."""
+        if self.shape.write == "append":
+            schema = self.schema(bronze_schema)
+            parts = self._write(self._every(changes(), schema), schema, tag)
+            return self.lakehouse.commit(self.silver, parts, schema, tag=tag, replace=False, follows=follows)
         columns = [self.bronze_of[column] for column in key]
         with NetChanges(changes, columns, memory_limit=self._memory_limit, scratch=self._scratch) as net:
             rows = _RunRows(net.upserts, net.deletes, None)
@@ -224,6 +228,15 @@ class SilverTable:
         for batch in _renamed(deletes, self.names, schema):
             index = schema.get_field_index(DELETED_AT)
             yield batch.set_column(index, schema.field(index), batch.column(LOADED_AT))
+
+    def _every(self, changes: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """Changes as they came; those that delete say when that was found."""
+        pc = arrow_compute()
+        index = schema.get_field_index(DELETED_AT)
+        for batch in changes:
+            gone = pc.if_else(pc.equal(batch.column(OP), DELETE), batch.column(LOADED_AT), None)
+            (rows,) = _renamed(iter([batch]), self.names, schema)
+            yield rows.set_column(index, schema.field(index), gone)
 
     def _append_new(
         self, rows: _RunRows, schema: pa.Schema, key: Sequence[str], tag: str, follows: int, whole: bool
@@ -346,7 +359,7 @@ class SilverTable:
         schema = self.lakehouse.schema(self.bronze)
         for tag in pending:
             if tag != base and bronze.watermark and STREAM in bronze.watermark.position:
-                self._bring_net(lambda tag=tag: self._of_run(tag), schema, key, tag, bronze.version)
+                self._bring_changes(lambda tag=tag: self._of_run(tag), schema, key, tag, bronze.version)
                 continue
             rows = _RunRows(lambda tag=tag: self._of_run(tag, UPSERT), lambda tag=tag: self._of_run(tag, DELETE), None)
             if self.shape.filled and tag == pending[-1]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from assets.bronze import BronzeRows, bronze_names, commit_bronze
-from assets.change_capture import acknowledge, extract_changes, stop_following
+from assets.change_capture import acknowledge, extract_changes, live_keys, stop_following
 from assets.chunked_extraction import ChunkedExtraction
 from assets.count_proof import compare_counts, proven
 from assets.failpoints import failpoint
@@ -167,10 +167,10 @@ class SyncSteps:
         key = self.hash_key() if shape.columns.hash else None
         return ShapedSource(self.source(connector), shape, key)
 
-    def shape_of(self, connector: str, table: str) -> TableShape:
-        """The shape that the stored table has."""
+    def stored_watermark(self, connector: str, table: str) -> Watermark | None:
+        """How far the stored table was read."""
         state = self.lakehouse.state(TableId(layer="bronze", connector=connector, table=table))
-        return (state.watermark.shape if state and state.watermark else None) or TableShape()
+        return state.watermark if state else None
 
     @staticmethod
     def _stored_columns(shape: TableShape) -> tuple[Column, ...]:
@@ -353,7 +353,7 @@ class SyncSteps:
         stored = self._silver(work, manifest.columns, manifest.shape)
         live = self.lakehouse.count_live(stored.silver)
         compare_counts(work, manifest, bronze, live)
-        equal, reason = proven(work, manifest, live)
+        equal, reason = proven(work, manifest, live_keys(self, stored, manifest, live))
         if equal is not False and work.verify != "counts":
             compared = verify_table(self, work.connector, work.table, work.verify, key=manifest.key)
             equal = bool(compared.equal)

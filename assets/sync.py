@@ -136,6 +136,7 @@ class SourceTable(Model):
     left_out: tuple[str, ...] = Field(default=(), description="columns that no table holds, with their types: not read")
     limited: str = Field(default="", description="why this login cannot see all rows, where the source tells it")
     row_filter: str = Field(default="", description="only these rows: ``assets.row_filter``; set for a read")
+    filter_read: bool = Field(default=False, description="the filter is applied to what was read, at no source")
     sampled: bool = Field(default=False, description="columns are those of some of its files: reading tells the others")
 
     @property
@@ -155,6 +156,9 @@ class TableShape(Model):
     drift: DriftPolicy = "evolve"
     columns: ColumnChoice = ColumnChoice()
     row_filter: str = ""
+    filter_read: bool = Field(
+        default=False, description="mode cdc: the filter is applied to what was read, as to what the log tells"
+    )
     key: tuple[str, ...] = ()
     hash_key: str | None = Field(default=None, description="fingerprint of the key of hashed columns")
     epoch: str = Field(default="", description="tag of the run that started the table")

@@ -141,7 +141,7 @@ def _rehearse(
     steps.merge_silver(work, uri)
     lakehouse.count_live(silver.silver)
     if work.verify != "counts":
-        steps.shape_of(work.connector, work.table)
+        steps.stored_watermark(work.connector, work.table)
         lakehouse.state(silver.silver)
         compared = plan.key if work.verify == "keys" else [*(c.name for c in columns), UNFIT_COLUMN]
         after = steps.silver_table(work.connector, work.table, [c.name for c in columns], plan.shape)

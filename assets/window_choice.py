@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from assets.change_capture import plan_changes, wants_changes
+from assets.change_capture import follows, plan_changes, wants_changes
 from assets.errors import ConfigurationError, UnsupportedTableError, WatermarkError
 from assets.lakehouse.interface import TableState
 from assets.shaped_read import ShapedSource
@@ -79,6 +79,7 @@ def choose_window(
     cursor = _cursor(work, found, decision, where)
     previous = decision.mended or stored
     if wants_changes(work, previous):
+        decision.shape = shape = shape.model_copy(update={"filter_read": bool(shape.row_filter)})
         shaped = ShapedSource(source, shape, None).table(found)
         return WindowChoice(plan_changes(work, shaped, decision, bronze, previous), decision)
     why = decision.full or _changes_unknown(work, found, decision, cursor)
@@ -174,6 +175,8 @@ def _nothing_to_follow(
             where=f"{work.connector}/{work.table}",
             remedy=f"Run: headrace sync {work.connector} {work.table} --mode full",
         )
+    if follows(previous):
+        return "the table was followed by the source's log until now"
     if previous.cursor != cursor:
         return f"the cursor is now {cursor}, the last load used {previous.cursor or 'none'}"
     return ""

@@ -385,6 +385,9 @@ class Connector(ABC):
     def open_changes(self, plan: WindowPlan) -> AbstractContextManager[ChangeRead]:
         """Open the stream of a table's changes after ``plan.previous``, its end fixed now.
 
+        Of ``plan.table.row_filter`` a row that comes to pass it is an upsert, one that leaves it a delete, and changes
+        of others do not come: a row is judged before and after its change. ``source_rows()`` counts what passes.
+
         The first load of a table in mode ``cdc`` is ``open_read`` of a plan with ``captures``: it makes what the
         changes are read from first, and its watermark is where they begin.
 

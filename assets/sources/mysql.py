@@ -15,6 +15,7 @@ from assets.sync_plan import ReadEstimate
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pymysql
 
     from assets.sources.mysql_capture import LogPosition
     from assets.sources.mysql_read import MysqlRead
@@ -176,7 +177,22 @@ class MysqlConnector(Connector):
     def open_changes(self, plan: WindowPlan) -> AbstractContextManager[ChangeRead]:
         from assets.sources.mysql_changes import open_changes
 
-        return open_changes(self.name, self.config, plan)
+        return open_changes(self.name, self.config, plan, partial(self._counted, plan.table))
+
+    def _counted(self, table: SourceTable, opened: pymysql.Connection[Any]) -> int:
+        """The table's rows in the snapshot that is open; those of a filter are judged here, as changes are."""
+        from assets.row_filter import RowFilter
+        from assets.sources.mysql_catalogue import table_facts
+        from assets.sources.mysql_connection import quoted, rows
+        from assets.sources.mysql_read import MysqlRead
+
+        if not table.row_filter:
+            ((count,),) = rows(opened, f"SELECT count(*) FROM {quoted(table.schema_name)}.{quoted(table.table_name)}")
+            return int(count)
+        row_filter = RowFilter.parse(table.row_filter)
+        columns = [column for column in table.columns if column.name in row_filter.columns]
+        read = MysqlRead(self, opened, table, table_facts(opened, table) | {"position": 0}, columns)
+        return sum(row_filter.mask(batch).true_count for batch in read.careful_batches())
 
     def change_status(self, followed: Mapping[str, Watermark] | None = None) -> list[StreamStatus]:
         from assets.sources.mysql_capture import change_status

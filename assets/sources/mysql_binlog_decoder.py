@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from assets.arrow_compute import arrow_compute
 from assets.errors import SchemaChangedError, StreamLostError, UnsupportedTableError
+from assets.row_filter import RowFilter
 from assets.sources import mysql_binlog_events as log
 from assets.sources.interface import BATCH_ROWS, UNFIT_COLUMN, ChangeBatch
 from assets.sources.mysql_binlog_rows import (
@@ -38,6 +39,7 @@ class TableNow:
         columns: the wanted ones.
         facts: all of its columns, in order.
         same_columns: whether they are those of the last sync; a log without names can be read only then.
+        row_filter: only these rows; a changed one is judged before and after the change.
     """
 
     where: str
@@ -49,6 +51,7 @@ class TableNow:
     columns: tuple[LoggedColumn, ...]
     facts: tuple[ColumnFacts, ...]
     same_columns: bool
+    row_filter: RowFilter | None = None
 
 
 class _Layout:
@@ -245,15 +248,24 @@ class ChangeDecoder:
         positions = np.array(group.positions, np.int64)
         if kind != 1:
             batch = self._rows_of(group.layout, columns, None)
-            yield ChangeBatch(batch, "ud"[kind > 0], pa.array(positions))
+            passes = self._passing(batch)
+            yield ChangeBatch(batch.filter(passes), "ud"[kind > 0], pa.array(positions).filter(passes))
             return
         every = np.arange(0, 2 * len(positions), 2)
         after = self._rows_of(group.layout, columns, every + 1)
-        moved = self._moved(group.layout, columns, every, after)
-        if moved.any():
-            batch = self._rows_of(group.layout, columns, every[moved])
-            yield ChangeBatch(batch, "d", pa.array(positions[moved] - 1))
-        yield ChangeBatch(after, "u", pa.array(positions))
+        gone = self._moved(group.layout, columns, every, after)
+        passes = self._passing(after)
+        if self.table.row_filter:
+            passed = self._passing(self._rows_of(group.layout, columns, every)).to_numpy(zero_copy_only=False)
+            gone = passed & (gone | ~passes.to_numpy(zero_copy_only=False))
+        if gone.any():
+            batch = self._rows_of(group.layout, columns, every[gone])
+            yield ChangeBatch(batch, "d", pa.array(positions[gone] - 1))
+        yield ChangeBatch(after.filter(passes), "u", pa.array(positions).filter(passes))
+
+    def _passing(self, batch: pa.RecordBatch) -> pa.BooleanArray:
+        """Which rows pass the filter."""
+        return self.table.row_filter.mask(batch) if self.table.row_filter else pa.repeat(True, batch.num_rows)
 
     def _moved(self, layout: _Layout, columns: dict[int, Values], before: Any, after: pa.RecordBatch) -> Any:
         """Which rows have another key than before."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from assets.errors import SchemaChangedError, SourceUnreachableError, StreamLostError, UnsupportedTableError
+from assets.row_filter import RowFilter
 from assets.sources import mysql_binlog_events as log
 from assets.sources.interface import ChangeBatch, ChangeRead
 from assets.sources.mysql_binlog_decoder import ChangeDecoder, TableNow
@@ -29,7 +30,7 @@ from assets.sources.mysql_capture import (
     reset_command,
 )
 from assets.sources.mysql_charsets import Charsets
-from assets.sources.mysql_connection import MysqlConfig, connection, is_mariadb, quoted, rows
+from assets.sources.mysql_connection import MysqlConfig, connection, is_mariadb, rows
 from assets.sources.mysql_gtids import GtidWindow
 from assets.sources.mysql_snapshot import server_identity
 from assets.sync import STREAM, Column, SourceTable, Watermark, WindowPlan
@@ -314,8 +315,14 @@ def keeps_values(before: Sequence[Any], now: ColumnFacts) -> bool:
 
 
 @contextmanager
-def open_changes(connector: str, config: MysqlConfig, plan: WindowPlan) -> Iterator[MysqlChangeRead]:
-    """See ``Connector.open_changes``."""
+def open_changes(
+    connector: str, config: MysqlConfig, plan: WindowPlan, counted: Callable[[pymysql.Connection[Any]], int]
+) -> Iterator[MysqlChangeRead]:
+    """See ``Connector.open_changes``.
+
+    Args:
+        counted: the table's rows that pass its filter, in the transaction that is open.
+    """
     table = plan.table
     where = f"{connector}/{table.name}"
     remedy = reset_command(connector, table.name)
@@ -332,8 +339,7 @@ def open_changes(connector: str, config: MysqlConfig, plan: WindowPlan) -> Itera
             fold = folds_names(opened)
             end = open_snapshot_at(opened, where, config)
             try:
-                relation = f"{quoted(table.schema_name)}.{quoted(table.table_name)}"
-                ((count,),) = rows(opened, f"SELECT count(*) FROM {relation}")
+                count = counted(opened)
             finally:
                 rows(opened, "ROLLBACK")
             window = GtidWindow.between(before["gtid"], end, mariadb=is_mariadb(opened), where=where)
@@ -356,6 +362,7 @@ def open_changes(connector: str, config: MysqlConfig, plan: WindowPlan) -> Itera
                 columns=_logged(table.columns, facts, where),
                 facts=tuple(facts),
                 same_columns=before["columns"] == position["columns"],
+                row_filter=RowFilter.parse(table.row_filter) if table.row_filter else None,
             )
             decoder = ChangeDecoder(described, Charsets(opened), int(before["last"]))
             yield MysqlChangeRead(
@@ -368,7 +375,7 @@ def open_changes(connector: str, config: MysqlConfig, plan: WindowPlan) -> Itera
                 plan.previous,
                 end,
                 position,
-                int(count) if end.exact else None,
+                count if end.exact else None,
             )
     except StreamLostError as error:
         raise StreamLostError(error.what, where=where, remedy=remedy) from None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from assets.arrow_compute import arrow_compute
 from assets.errors import SchemaChangedError, StreamLostError, UnsupportedTableError
+from assets.row_filter import RowFilter
 from assets.sources.interface import BATCH_ROWS, UNFIT_COLUMN, ChangeBatch
 from assets.sources.postgres_text import typed_column, unfit_array
 
@@ -87,6 +88,7 @@ class TableShape:
         type_oids: the type of each column now; another one in the log is a change of schema.
         texts: by column, how its printed text becomes what the contract's text is, where they differ.
         parts: oids of the table, or of its partitions, that a truncate has to name to remove every row.
+        row_filter: only these rows; a changed one is judged before and after the change.
     """
 
     where: str
@@ -96,6 +98,7 @@ class TableShape:
     type_oids: dict[str, int]
     texts: dict[str, Texts] = field(default_factory=dict)
     parts: frozenset[int] = frozenset()
+    row_filter: RowFilter | None = None
 
 
 class PgoutputDecoder:
@@ -198,10 +201,11 @@ class PgoutputDecoder:
         positions = np.array(group.positions, np.int64)
         every = np.arange(len(positions))
         if kind == _DELETE:
-            yield self._plain(layout, walk.next_row(), every, positions, "d")
+            yield self._passing(self._plain(layout, walk.next_row(), every, positions, "d"))
             return
         if kind == _INSERT or form == _NEW:
-            yield from self._upserts(layout, walk.next_row(), None, None, positions)
+            for batch in self._upserts(layout, walk.next_row(), None, None, positions):
+                yield self._passing(batch)
             return
         old, new = walk.next_row(), walk.next_row()
         # what the new row leaves out as unchanged: REPLICA IDENTITY FULL tells all of it, else the key alone is told
@@ -209,10 +213,24 @@ class PgoutputDecoder:
             old, range(len(new.kinds)) if form == _OLD else [layout.place_of[name] for name in self._shape.key]
         )
         moved = self._key_moved(layout, old, new)
-        if moved.any():
-            rows = np.flatnonzero(moved)
+        gone = moved
+        if self._shape.row_filter:
+            judge = self._shape.row_filter.mask
+            passed, passes = (judge(self._plain(layout, row, every, positions, "u").rows) for row in (old, new))
+            left = moved | ~passes.to_numpy(zero_copy_only=False)
+            gone = passed.to_numpy(zero_copy_only=False) & left
+        if gone.any():
+            rows = np.flatnonzero(gone)
             yield self._plain(layout, old, rows, positions[rows] - 1, "d")
-        yield from self._upserts(layout, new, old, moved, positions)
+        for batch in self._upserts(layout, new, old, moved, positions):
+            yield self._passing(batch)
+
+    def _passing(self, batch: ChangeBatch) -> ChangeBatch:
+        """The rows of the filter. Where there is one, the log tells whole rows: nothing is missing."""
+        if self._shape.row_filter is None:
+            return batch
+        passes = self._shape.row_filter.mask(batch.rows)
+        return ChangeBatch(batch.rows.filter(passes), batch.op, batch.positions.filter(passes))
 
     def _key_moved(self, layout: _Layout, old: _Row, new: _Row) -> Any:
         """Which rows have another key than before."""
@@ -320,6 +338,12 @@ class _Layout:
                 )
         self.place_of = {c.name: columns[c.name] for c in shape.columns if c.name in columns}
         identity = self.relation.identity
+        if shape.row_filter and identity != "f":
+            raise UnsupportedTableError(
+                "the log did not carry the old values that the row filter needs: the replica identity was another",
+                where=shape.where,
+                remedy=shape.remedy,
+            )
         told = {column.name for column in self.relation.columns if column.identity or identity == "f"}
         if untold := [name for name in shape.key if name not in told]:
             raise UnsupportedTableError(

@@ -172,9 +172,12 @@ def require_followable(
         schema, name, identity, persistence, told = row
         if persistence != "p":
             raise UnsupportedTableError("an unlogged or temporary table has no log of changes", where=where)
-        if identity != "f" and (identity == "n" or not set(key) <= set(told)):
+        if identity != "f" and (table.row_filter or identity == "n" or not set(key) <= set(told)):
+            untold = f"the old key ({', '.join(key)}) of a changed row"
+            if table.row_filter:
+                untold = "the old values of a changed row, and the row filter judges them"
             raise UnsupportedTableError(
-                f"the log does not tell the old key ({', '.join(key)}) of a changed row",
+                f"the log does not tell {untold}",
                 where=where,
                 remedy=f"ALTER TABLE {quoted(schema)}.{quoted(name)} REPLICA IDENTITY FULL;",
             )

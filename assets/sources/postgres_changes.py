@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from assets.arrow_compute import arrow_compute
 from assets.errors import SchemaChangedError, StreamLostError
-from assets.sources.interface import ChangeBatch, ChangeRead
+from assets.row_filter import RowFilter
+from assets.sources.interface import UNFIT_COLUMN, ChangeBatch, ChangeRead
 from assets.sources.pgoutput import PgoutputDecoder, TableShape
 from assets.sources.postgres_capture import (
     fence,
@@ -29,12 +30,13 @@ from assets.sources.postgres_capture import (
 from assets.sources.postgres_connection import PostgresConfig, connection
 from assets.sources.postgres_log_stream import LogStream, log_stream, lsn_text
 from assets.sources.postgres_snapshot import system_identifier
-from assets.sync import STREAM, Watermark, WindowPlan
+from assets.sync import STREAM, SourceTable, Watermark, WindowPlan
 from assets.types import arrow_type
 
 if TYPE_CHECKING:
     import psycopg
     import pyarrow as pa
+    from psycopg import sql
 
 UNMOVED_BYTES = 16 << 20
 """A table without changes gets a new watermark only when the log has grown by as much."""
@@ -201,15 +203,14 @@ def open_changes(connector: str, config: PostgresConfig, plan: WindowPlan) -> It
         with connection(connector, config) as opened:
             ((oid, table),) = list_tables(opened, connector, None, [plan.table.name])
             relation = sql.Identifier(table.schema_name, table.table_name)
-            require_followable(opened, where, table, oid, plan.key)
+            require_followable(opened, where, plan.table, oid, plan.key)
             opened.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             try:
                 now = begin_position(opened, {STREAM: slot}, oid)
                 now["publication"] = publication_identity(opened, slot, table, oid, where)
                 _require_same(opened, before, now, oid, where, remedy)
-                row = opened.execute(sql.SQL("SELECT count(*) FROM {}").format(relation)).fetchone()
-                rows = int(row[0]) if row else 0
                 shape = _shape(opened, plan, oid, where, remedy)
+                rows = _count(opened, relation, plan.table, shape.row_filter)
             finally:
                 opened.execute("ROLLBACK")
             now["fence"] = fence(opened)
@@ -287,7 +288,28 @@ def _shape(opened: psycopg.Connection[Any], plan: WindowPlan, oid: int, where: s
         type_oids=oids,
         texts=texts,
         parts=frozenset(plan.previous.position["leaves"] if plan.previous else ()),
+        row_filter=RowFilter.parse(plan.table.row_filter) if plan.table.row_filter else None,
     )
+
+
+def _count(
+    opened: psycopg.Connection[Any], relation: sql.Identifier, table: SourceTable, row_filter: RowFilter | None
+) -> int:
+    """The table's rows; those of a filter are judged here, as changes are."""
+    import pyarrow as pa
+    from psycopg import sql
+
+    from assets.sources.postgres_read import selected
+    from assets.sources.postgres_text import text_batches
+
+    if row_filter is None:
+        row = opened.execute(sql.SQL("SELECT count(*) FROM {}").format(relation)).fetchone()
+        return int(row[0]) if row else 0
+    columns = [column for column in table.columns if column.name in row_filter.columns]
+    fields = [pa.field(column.name, arrow_type(column.arrow_type)) for column in columns]
+    query = sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(map(selected, columns)), relation)
+    schema = pa.schema([*fields, pa.field(UNFIT_COLUMN, pa.string())])
+    return sum(row_filter.mask(batch).true_count for batch in text_batches(opened, query, columns, schema))
 
 
 class _Money:

@@ -34,7 +34,7 @@ WINDOW_FAST_FROM_BYTES = 32 << 20
 """Smaller windows that an index finds are read likewise: the scanner needs a second look, for NaN."""
 
 
-def _selected(column: Column) -> sql.Composable:
+def selected(column: Column) -> sql.Composable:
     from psycopg import sql
 
     name = sql.Identifier(column.name)
@@ -56,7 +56,7 @@ def _scanned(column: Column, place: int) -> tuple[sql.Composable, str]:
 
     length = re.fullmatch(r"character\((\d+)\)", column.source_type)
     if column.rule != "padded" or not length:
-        return _selected(column), f"c{place}"
+        return selected(column), f"c{place}"
     padded = f"rpad(c{place}, {length[1]}, ' ')"
     if length[1] == "1":
         padded = f"CASE WHEN c{place} = '' THEN ' ' ELSE c{place} END"
@@ -80,7 +80,7 @@ class PostgresRead(TableRead):
         self._connector, self._opened, self._table, self._oid = connector, opened, table, oid
         self._relation = sql.Identifier(table.schema_name, table.table_name)
         self._wanted: sql.Composable = sql.SQL("true")
-        if table.row_filter:
+        if table.row_filter and not table.filter_read:
             from assets.row_filter import RowFilter
 
             text: Any = RowFilter.parse(table.row_filter).sql("postgres")  # quoted and escaped by its own parser
@@ -188,7 +188,7 @@ class PostgresRead(TableRead):
         small = self._table.kind == "table" and (self._table.estimated_bytes or 0) < FAST_FROM_BYTES
         window = None
         if not small and self._plan and self._plan.mode == "incremental":
-            query = self._select(map(_selected, self._columns), self._pieces[0])
+            query = self._select(map(selected, self._columns), self._pieces[0])
             window = indexed_bytes(self._opened, query)
             self._cuts = window is None  # each range of pages would look at all of the index
         if small:
@@ -333,7 +333,7 @@ class PostgresRead(TableRead):
         if self._cursor:
             self._cursor.reset()
         for piece in self._pieces:
-            for batch in self._text(self._select(map(_selected, self._columns), piece), self._columns, self.schema):
+            for batch in self._text(self._select(map(selected, self._columns), piece), self._columns, self.schema):
                 self._saw(batch.num_rows, batch.column(self._cursor.index) if self._cursor else None)
                 self._unfit += count_unfit(batch.column(batch.num_columns - 1))
                 yield batch
@@ -349,7 +349,7 @@ class PostgresRead(TableRead):
         if keys:
             items = sql.SQL(", ").join(sql.Identifier(name) for name in plan.key)
             more.append(sql.SQL("SELECT {} FROM {} WHERE {}").format(items, self._relation, self._wanted))
-        query = self._select(map(_selected, self._columns), self._pieces[0])
+        query = self._select(map(selected, self._columns), self._pieces[0])
         return window_estimate(self._opened, plan, query, self._relation, self._wanted, more)
 
     def share(self) -> str | None:
@@ -399,7 +399,7 @@ class PostgresRead(TableRead):
 
         by_name = {c.name: c for c in self._table.columns}
         columns = [by_name[name] for name in self.key]
-        items = sql.SQL(", ").join(_selected(c) for c in columns)
+        items = sql.SQL(", ").join(selected(c) for c in columns)
         schema = pa.schema(
             [*(pa.field(c.name, arrow_type(c.arrow_type)) for c in columns), pa.field(UNFIT_COLUMN, pa.string())]
         )

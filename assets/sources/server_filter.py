@@ -49,9 +49,20 @@ def server_condition(text: str, columns: Sequence[Column], words: ServerWords) -
     Args:
         text: ``SourceTable.row_filter``.
     """
-    kinds = {c.name: c for c in columns}
-    sent = [sql for part in RowFilter.parse(text).parts() if (sql := _sent(part, kinds, words, False))]
+    sent, _ = _conditions(text, columns, words)
     return " AND ".join(sent) or None
+
+
+def whole_condition(text: str, columns: Sequence[Column], words: ServerWords) -> str | None:
+    """The same where all of the filter can be sent, else None."""
+    sent, whole = _conditions(text, columns, words)
+    return " AND ".join(sent) if whole else None
+
+
+def _conditions(text: str, columns: Sequence[Column], words: ServerWords) -> tuple[list[str], bool]:
+    kinds = {c.name: c for c in columns}
+    parts = [_sent(part, kinds, words, False) for part in RowFilter.parse(text).parts()]
+    return [part for part in parts if part], all(parts)
 
 
 def _sent(node: exp.Expr, columns: dict[str, Column], words: ServerWords, negated: bool) -> str | None:

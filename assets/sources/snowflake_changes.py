@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from assets.arrow_compute import arrow_compute
 from assets.errors import SchemaChangedError, StreamLostError, UnsupportedTableError
+from assets.row_filter import RowFilter
 from assets.sources.interface import UNFIT_COLUMN, ChangeBatch, ChangeRead, TableRead
+from assets.sources.server_filter import whole_condition
 from assets.sources.snowflake_connection import TIME_TRAVEL_LOST, error_number, rows, scrubbed
+from assets.sources.snowflake_filter import SnowflakeWords
 from assets.sources.snowflake_names import exact, literal, quoted, relation
 from assets.sources.snowflake_snapshot import Snapshot, open_snapshot
 from assets.sync import STREAM, SourceTable, Watermark, WindowPlan
@@ -34,7 +37,10 @@ ACTION = '"METADATA$ACTION"'
 
 
 def changes_query(connector: SnowflakeConnector, plan: WindowPlan, since: str, until: str) -> str:
-    """Inserted rows as they are now, and the keys of deleted ones whose key did not come back."""
+    """Inserted rows as they are now, and the keys of deleted ones whose key did not come back.
+
+    A changed row is both, with its new and its old values: a filter judges the two, so what left it is a deleted row.
+    """
     from assets.sources.snowflake_arrow import selected
 
     items = ", ".join(selected(column) for column in plan.table.columns)
@@ -42,9 +48,43 @@ def changes_query(connector: SnowflakeConnector, plan: WindowPlan, since: str, u
     source = relation(connector.database, plan.table.schema_name, plan.table.table_name)
     return (
         f"SELECT {items}, {ACTION} FROM {source} CHANGES (INFORMATION => DEFAULT) "
-        f"AT (STATEMENT => {literal(since)}) END (STATEMENT => {literal(until)}) "
+        f"AT (STATEMENT => {literal(since)}) END (STATEMENT => {literal(until)}){_filtered(plan.table)} "
         f"QUALIFY {ACTION} = 'INSERT' OR COUNT_IF({ACTION} = 'INSERT') OVER (PARTITION BY {key}) = 0"
     )
+
+
+def _filtered(table: SourceTable) -> str:
+    """The clause of the table's filter."""
+    if not table.row_filter:
+        return ""
+    condition = whole_condition(table.row_filter, table.columns, SnowflakeWords())
+    assert condition is not None  # the table is followable
+    return f" WHERE {condition}"
+
+
+def _require_judged_alike(opened: SnowflakeConnection, connector: SnowflakeConnector, table: SourceTable) -> None:
+    """Refuse a filter that the server could judge otherwise than a read of the whole table is judged here.
+
+    Raises:
+        UnsupportedTableError: with what it compares.
+    """
+    where, remedy = f"{connector.name}/{table.name}", "Use --mode incremental --deletes keys."
+    named = [c for c in table.columns if c.name in RowFilter.parse(table.row_filter).columns]
+    if whole_condition(table.row_filter, table.columns, SnowflakeWords()) is None:
+        kinds = ", ".join(f"{c.name} {c.source_type}" for c in named)
+        told = f"mode cdc takes a filter of numbers, booleans, dates, and the equality of text: {kinds}"
+        raise UnsupportedTableError(told, where=where, remedy=remedy)
+    texts = [literal(exact(c.name)) for c in named if c.source_type.startswith("VARCHAR")]
+    if not texts:
+        return
+    query = (
+        f"SELECT column_name FROM {quoted(connector.database)}.information_schema.columns "
+        f"WHERE table_schema = {literal(table.schema_name)} AND table_name = {literal(table.table_name)} "
+        f"AND column_name IN ({', '.join(texts)}) AND collation_name IS NOT NULL"
+    )
+    if found := rows(opened, query):
+        told = f"the row filter compares column {found[0][0]}, which has a collation"
+        raise UnsupportedTableError(told, where=where, remedy=remedy)
 
 
 def tracked_tables(opened: SnowflakeConnection, scope: str, name: str | None = None) -> dict[tuple[str, str], bool]:
@@ -91,6 +131,8 @@ def require_followable(
     if not tracked_tables(opened, scope, table.table_name).get((table.schema_name, table.table_name), False):
         remedy = f"ALTER TABLE {place} SET CHANGE_TRACKING = TRUE;"
         raise UnsupportedTableError("changes of the table are not tracked", where=where, remedy=remedy)
+    if table.row_filter:
+        _require_judged_alike(opened, connector, table)
 
 
 def _position(connector: SnowflakeConnector, plan: WindowPlan, snapshot: Snapshot, last: int) -> dict[str, Any]:
@@ -206,7 +248,7 @@ class SnowflakeChangeRead(ChangeRead):
     def source_rows(self) -> int:
         table = self._plan.table
         place = relation(self._connector.database, table.schema_name, table.table_name)
-        ((count,),) = rows(self._opened, f"SELECT COUNT(*) FROM {place}{self._snapshot.at}")
+        ((count,),) = rows(self._opened, f"SELECT COUNT(*) FROM {place}{self._snapshot.at}{_filtered(table)}")
         return int(count)
 
     @property

@@ -129,3 +129,40 @@ def test_a_table_that_cannot_be_followed_is_refused_with_the_statement(
     snowflake_server.set_rules(TRACKED, {"match": r" AT \(STATEMENT", "error": [707, text]})
     with pytest.raises(UnsupportedTableError, match="DATA_RETENTION_TIME_IN_DAYS"):
         sync(shop)
+
+
+def test_a_filter_is_applied_to_old_and_new_values_by_the_statement(
+    shop: SnowflakeInstallation, snowflake_server: SnowflakeServer
+) -> None:
+    first = sync(shop, row_filter="id < 50 and name in ('b', 'b2', 'c', 'd')")
+    assert (first.mode, first.rows_read, first.equal) == ("full", 2, True)
+    shop.execute(
+        "UPDATE t SET name = 'b2' WHERE id = 2",
+        "DELETE FROM t WHERE id = 3",
+        "UPDATE t SET id = 100 WHERE id = 1",
+        "INSERT INTO t VALUES (4, 'd')",
+        RECORDED,
+    )
+    snowflake_server.set_rules(TRACKED, {"match": CLAUSE, "replace": '"RECORDED"'})
+    result = sync(shop)
+    assert (result.mode, result.rows_read, result.rows_deleted, result.equal) == ("cdc", 2, 1, True)
+    assert sorted(shop.silver("public.t", ["id", "name"])) == [(2, "b2"), (4, "d")]
+    left = "(VALUES (2, 'b2', 'DELETE'), (2, 'x', 'INSERT')) AS v(id, name, \"METADATA$ACTION\")"
+    shop.execute("UPDATE t SET name = 'x' WHERE id = 2", f"CREATE OR REPLACE TABLE recorded AS SELECT * FROM {left}")
+    result = sync(shop)
+    assert (result.rows_read, result.rows_deleted, result.equal) == (0, 1, True)
+    assert shop.silver("public.t", ["id", "name"]) == [(4, "d")]
+    assert shop.verify("public.t").equal is True
+
+
+def test_a_filter_that_the_server_could_judge_otherwise_is_refused(
+    shop: SnowflakeInstallation, snowflake_server: SnowflakeServer
+) -> None:
+    with pytest.raises(UnsupportedTableError, match="the equality of text: id NUMBER.*, name VARCHAR"):
+        sync(shop, row_filter="id < 50 and name > 'a'")
+    snowflake_server.set_rules(
+        TRACKED, {"match": "SELECT column_name .* collation_name .*$", "replace": "SELECT 'NAME'"}
+    )
+    with pytest.raises(UnsupportedTableError, match="NAME, which has a collation"):
+        sync(shop, row_filter="name = 'a'")
+    assert sync(shop, row_filter="id < 3").equal is True
