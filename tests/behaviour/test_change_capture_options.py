@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from assets.errors import SchemaChangedError, UnsupportedTableError
+from assets.errors import MismatchError, SchemaChangedError, UnsupportedTableError
 from assets.silver_history import IS_CURRENT, VALID_FROM, VALID_TO
 from tests.behaviour.installation import Installation
 from tests.behaviour.mysql_installation import MysqlInstallation
 from tests.behaviour.test_table_options import assert_nowhere
+from tests.servers.mariadb_server import MariadbServer
 
 CREATE = (
     "CREATE TABLE people (id int PRIMARY KEY, email varchar(80), region varchar(30), amount decimal(8, 2), note text)"
@@ -234,6 +235,22 @@ def test_an_appended_run_that_died_before_silver_is_caught_up_once(people: Sourc
     assert people.sync() == ("cdc", 0, 0)
     assert versions(people)[1] == [(10, False), (1, False)]
     assert versions(people)[2] == [(20, False), (None, True)]
+
+
+def test_a_delete_that_no_log_told_is_found_in_an_appended_table(
+    mariadb: MariadbServer, mariadb_database: str, tmp_path: Path
+) -> None:
+    shop = MysqlInstallation(tmp_path / "home", mariadb, mariadb_database)
+    people = Source(shop, shop.name("people"))
+    people.execute(CREATE, *ROWS)
+    people.sync(write="append")
+    people.execute("UPDATE people SET amount = 1 WHERE id = 1")
+    people.sync()
+    people.execute("SET sql_log_bin = 0", "DELETE FROM people WHERE id = 2")
+    found = shop.verify(people.table)
+    assert (found.equal, found.extra) == (False, 1)
+    with pytest.raises(MismatchError, match="source 5, Silver 6"):
+        people.sync()
 
 
 INSIDE = "region = 'EU' and amount >= 20"

@@ -27,7 +27,8 @@ class Schedule:
     """One seeded schedule: up to four open transactions, each a step at a time; a sync may fall between any two."""
 
     def __init__(self, shop: Installation, seed: int, way: Way) -> None:
-        self._shop, self._random, self._way = shop, random.Random(seed), way
+        self._shop, self._random = shop, random.Random(seed)
+        self._way: Way = way
         self._sessions: list[psycopg.Connection[Any]] = []
         self._savepoints: dict[int, int] = {}
         self._truncated: set[int] = set()
@@ -125,14 +126,14 @@ def assert_equal_after(shop: Installation, seed: int, way: Way) -> None:
         assert shop.silver(TABLE, ["id", "value", "big"]) == expected
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("way", get_args(Way))
 def test_after_the_last_sync_silver_equals_the_source(shop: Installation, seed: int, way: Way) -> None:
     assert_equal_after(shop, seed, way)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(100, 300))
+@pytest.mark.parametrize("seed", range(100, 220))
 @pytest.mark.parametrize("way", get_args(Way))
 def test_after_hundreds_of_schedules_silver_equals_the_source(shop: Installation, seed: int, way: Way) -> None:
     assert_equal_after(shop, seed, way)

@@ -158,7 +158,7 @@ def test_a_filter_is_applied_to_old_and_new_values_by_the_statement(
 def test_a_filter_that_the_server_could_judge_otherwise_is_refused(
     shop: SnowflakeInstallation, snowflake_server: SnowflakeServer
 ) -> None:
-    with pytest.raises(UnsupportedTableError, match="the equality of text: id NUMBER.*, name VARCHAR"):
+    with pytest.raises(UnsupportedTableError, match=r"the equality of text: id NUMBER.*, name VARCHAR"):
         sync(shop, row_filter="id < 50 and name > 'a'")
     snowflake_server.set_rules(
         TRACKED, {"match": "SELECT column_name .* collation_name .*$", "replace": "SELECT 'NAME'"}
