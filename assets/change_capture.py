@@ -216,7 +216,7 @@ def _stored(steps: SyncSteps, work: TableSync, plan: WindowPlan, columns: Sequen
     names = {column: silver.names[silver.bronze_of[column]] for column in columns}
     schema = steps.lakehouse.schema(silver.silver)
     there = [column for column in columns if names[column] in schema.names]
-    with live_rows(steps, silver, plan.key, there) as stored:
+    with _live_rows(steps, silver, plan.key, there) as stored:
         for batch in stored:
             arrays = [
                 batch.column(column) if column in there else pa.nulls(batch.num_rows, pa.string()) for column in columns
@@ -224,29 +224,27 @@ def _stored(steps: SyncSteps, work: TableSync, plan: WindowPlan, columns: Sequen
             yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 
-def live_keys(steps: SyncSteps, silver: SilverTable, manifest: Manifest, live: int) -> int:
-    """Rows that the source has to have: ``live``, or where every change of a log is kept the keys that are live."""
-    if manifest.mode != "cdc" or manifest.shape.write != "append":
-        return live
-    with newest_versions(steps, silver, manifest.key) as newest:
+def live_keys(steps: SyncSteps, silver: SilverTable, key: Sequence[str]) -> int:
+    """How many rows a followed source has by an appended Silver table: the keys whose newest version is no delete."""
+    with _newest_versions(steps, silver, key) as newest:
         return newest.count()
 
 
 @contextmanager
-def live_rows(
+def _live_rows(
     steps: SyncSteps, silver: SilverTable, key: Sequence[str], columns: Sequence[str]
 ) -> Iterator[Iterator[pa.RecordBatch]]:
     """``columns`` of Silver's live rows, under the source's names; where it appends, of each key's newest version."""
-    with stored_rows(silver, columns) as rows:
-        if silver.shape.write != "append":
+    if silver.shape.write != "append":
+        with stored_rows(silver, columns) as rows:
             yield rows
-            return
-        with newest_versions(steps, silver, key) as newest:
-            yield newest.live(rows)
+        return
+    with _newest_versions(steps, silver, key) as newest, stored_rows(silver, columns) as rows:
+        yield newest.live(rows)
 
 
 @contextmanager
-def newest_versions(steps: SyncSteps, silver: SilverTable, key: Sequence[str]) -> Iterator[NewestVersions]:
+def _newest_versions(steps: SyncSteps, silver: SilverTable, key: Sequence[str]) -> Iterator[NewestVersions]:
     """Which of an appended Silver table's rows are live."""
     settings = steps.settings
     scratch = settings.home_path / "scratch"

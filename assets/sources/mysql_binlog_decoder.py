@@ -248,24 +248,27 @@ class ChangeDecoder:
         positions = np.array(group.positions, np.int64)
         if kind != 1:
             batch = self._rows_of(group.layout, columns, None)
-            passes = self._passing(batch)
-            yield ChangeBatch(batch.filter(passes), "ud"[kind > 0], pa.array(positions).filter(passes))
+            yield self._passing(ChangeBatch(batch, "ud"[kind > 0], pa.array(positions)))
             return
         every = np.arange(0, 2 * len(positions), 2)
         after = self._rows_of(group.layout, columns, every + 1)
         gone = self._moved(group.layout, columns, every, after)
-        passes = self._passing(after)
         if self.table.row_filter:
-            passed = self._passing(self._rows_of(group.layout, columns, every)).to_numpy(zero_copy_only=False)
-            gone = passed & (gone | ~passes.to_numpy(zero_copy_only=False))
+            judge = self.table.row_filter.mask
+            passed, passes = judge(self._rows_of(group.layout, columns, every)), judge(after)
+            left = gone | ~passes.to_numpy(zero_copy_only=False)
+            gone = passed.to_numpy(zero_copy_only=False) & left
         if gone.any():
             batch = self._rows_of(group.layout, columns, every[gone])
             yield ChangeBatch(batch, "d", pa.array(positions[gone] - 1))
-        yield ChangeBatch(after.filter(passes), "u", pa.array(positions).filter(passes))
+        yield self._passing(ChangeBatch(after, "u", pa.array(positions)))
 
-    def _passing(self, batch: pa.RecordBatch) -> pa.BooleanArray:
-        """Which rows pass the filter."""
-        return self.table.row_filter.mask(batch) if self.table.row_filter else pa.repeat(True, batch.num_rows)
+    def _passing(self, batch: ChangeBatch) -> ChangeBatch:
+        """The rows of the filter."""
+        if self.table.row_filter is None:
+            return batch
+        passes = self.table.row_filter.mask(batch.rows)
+        return ChangeBatch(batch.rows.filter(passes), batch.op, batch.positions.filter(passes))
 
     def _moved(self, layout: _Layout, columns: dict[int, Values], before: Any, after: pa.RecordBatch) -> Any:
         """Which rows have another key than before."""

@@ -339,7 +339,7 @@ def open_changes(
             fold = folds_names(opened)
             end = open_snapshot_at(opened, where, config)
             try:
-                count = counted(opened)
+                count = counted(opened) if end.exact else None
             finally:
                 rows(opened, "ROLLBACK")
             window = GtidWindow.between(before["gtid"], end, mariadb=is_mariadb(opened), where=where)
@@ -375,7 +375,7 @@ def open_changes(
                 plan.previous,
                 end,
                 position,
-                count if end.exact else None,
+                count,
             )
     except StreamLostError as error:
         raise StreamLostError(error.what, where=where, remedy=remedy) from None

@@ -249,6 +249,7 @@ def test_a_delete_that_no_log_told_is_found_in_an_appended_table(
     people.execute("SET sql_log_bin = 0", "DELETE FROM people WHERE id = 2")
     found = shop.verify(people.table)
     assert (found.equal, found.extra) == (False, 1)
+    assert shop.verify(people.table, "counts").equal is False
     with pytest.raises(MismatchError, match="source 5, Silver 6"):
         people.sync()
 
