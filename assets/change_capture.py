@@ -161,7 +161,7 @@ def extract_changes(steps: SyncSteps, work: TableSync, plan: WindowPlan, attempt
             low=read.low,
             high=read.high,
             previous=plan.previous,
-            watermark=steps.watermark_of(plan, read.watermark),
+            watermark=steps.watermark_of(plan, read.watermark, max(plan.newest, read.watermark.position["last"])),
             shape=plan.shape,
             drift=plan.drift,
             source_rows=read.source_rows(),

@@ -137,7 +137,7 @@ class ChunkedExtraction:
         state = dict(read.state)
         part = read.of_chunk(chunk)
         shaped = self._shaped(noted, part)
-        rows = BronzeRows(shaped.schema, noted.plan.tag, part.position)
+        rows = BronzeRows(shaped.schema, noted.plan.tag, self._steps.position_of(noted.plan, part))
         staging = PartStaging(self._lakehouse, self._work, attempt, progress)
         try:
             found = shaped.encoded_batches() if self._lakehouse.stores_encoded_rows else shaped.batches()
@@ -172,7 +172,7 @@ class ChunkedExtraction:
         """The chunk as ``read`` has it: what did not change from its parts, the rest from the source."""
         part = read.of_rows(changed)
         shaped = self._shaped(noted, part)
-        rows = BronzeRows(shaped.schema, noted.plan.tag, part.position)
+        rows = BronzeRows(shaped.schema, noted.plan.tag, self._steps.position_of(noted.plan, part))
         staging = PartStaging(self._lakehouse, self._work, attempt, progress)
         pc = arrow_compute()
         column, unfit = rows.names[changed.column], rows.names[UNFIT_COLUMN]

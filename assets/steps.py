@@ -218,6 +218,8 @@ class SyncSteps:
         """Write down what was found in the snapshot that was read."""
         if read.columns:
             plan = plan.model_copy(update={"shape": plan.shape.model_copy(update={"seen": tuple(read.columns)})})
+        staged = found["parts"] or found.get("deletes") or found.get("fills")
+        newest = self.position_of(plan, read) if staged else plan.newest
         manifest = Manifest(
             connector=work.connector,
             table=work.table,
@@ -231,7 +233,7 @@ class SyncSteps:
             low=plan.backfill.low if plan.backfill else read.low,
             high=plan.backfill.high if plan.backfill else read.high,
             previous=plan.previous,
-            watermark=self.watermark_of(plan, read.watermark),
+            watermark=self.watermark_of(plan, read.watermark, newest),
             shape=plan.shape,
             backfill=plan.backfill,
             drift=plan.drift,
@@ -263,12 +265,22 @@ class SyncSteps:
         return ChunkedExtraction(self, work).finish(uri, attempt, progress)
 
     @staticmethod
-    def watermark_of(plan: WindowPlan, read: Watermark | None) -> Watermark | None:
-        """The watermark to commit: what was read, the table's shape, and the full load it builds on."""
+    def position_of(plan: WindowPlan, read: TableRead) -> int:
+        """The position of what was read: the source's own, but after every earlier one, as clocks step back."""
+        return max(read.position, plan.newest + 1)
+
+    @staticmethod
+    def watermark_of(plan: WindowPlan, read: Watermark | None, newest: int) -> Watermark | None:
+        """The watermark to commit: what was read, the table's shape, and the full load it builds on.
+
+        Args:
+            newest: the greatest position of the rows that were staged.
+        """
+        before = plan.previous
         if plan.backfill:
-            return plan.previous
-        base = plan.tag if plan.mode == "full" or not plan.previous else plan.previous.base_run
-        return (read or Watermark()).model_copy(update={"base_run": base, "shape": plan.shape})
+            return before and before.model_copy(update={"newest": newest})
+        base = plan.tag if plan.mode == "full" or not before else before.base_run
+        return (read or Watermark()).model_copy(update={"base_run": base, "newest": newest, "shape": plan.shape})
 
     # step 3
 

@@ -186,6 +186,7 @@ class Watermark(Model):
     value: str | None = None
     base_run: str | None = Field(default=None, description="tag of the full load that the table's changes build on")
     position: dict[str, Any] = Field(default_factory=dict)
+    newest: int = Field(default=0, description="greatest ``_headrace_position`` so far; later rows get greater ones")
     shape: TableShape | None = None
 
 
@@ -207,6 +208,11 @@ class WindowPlan(Model):
     backfill: Backfill | None = None
     drift: tuple[str, ...] = Field(default=(), description="how the source's columns changed, in words")
     base_tag: str | None = Field(default=None, description="Bronze's newest tag when this began; None: not compared")
+
+    @property
+    def newest(self) -> int:
+        """The greatest position of the rows that are stored."""
+        return self.previous.newest if self.previous else 0
 
 
 class Chunk(Model):

@@ -130,7 +130,7 @@ def _rehearse(
         parts=part("rows"),
         deletes=part("deletes") if looks_for_deletes else (),
         fills=part("fills") if plan.shape.filled else (),
-        watermark=steps.watermark_of(plan, planned_watermark(plan.previous, plan.cursor)),
+        watermark=steps.watermark_of(plan, planned_watermark(plan.previous, plan.cursor), plan.newest),
         previous=plan.previous,
         shape=plan.shape,
         backfill=plan.backfill,

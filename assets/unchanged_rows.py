@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assets.lakehouse.interface import Lakehouse
+from assets.lakehouse.interface import DELETED_AT, LOADED_AT, POSITION, Lakehouse
 from assets.row_comparison import RowComparison
 from assets.settings import Settings
 from assets.shaped_read import ShapedRead
@@ -50,7 +50,7 @@ class UnchangedRows(RowComparison):
         )
 
     def load(self, lakehouse: Lakehouse, silver: SilverTable, cursor: str | None, low: str | None) -> None:
-        """Take Silver's live rows; those with a cursor below ``low`` can be left out."""
+        """Take Silver's live rows, of a key with several versions the newest; those below ``low`` can be left out."""
         import pyarrow as pa
 
         names = {source: silver.names[bronze] for source, bronze in silver.bronze_of.items()}
@@ -59,6 +59,7 @@ class UnchangedRows(RowComparison):
             return
         present = set(lakehouse.schema(silver.silver).names)
         wanted = [name for name in self._schema.names if names[name] in present]
+        versions = [POSITION, LOADED_AT, DELETED_AT] if silver.shape.write == "append" and self._keys else []
 
         def renamed(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
             for batch in reader:
@@ -67,10 +68,14 @@ class UnchangedRows(RowComparison):
                     batch.column(names[field.name]) if field.name in wanted else pa.nulls(rows, field.type)
                     for field in self._schema
                 ]
-                yield pa.RecordBatch.from_arrays(arrays, names=self._schema.names)
+                arrays += [batch.column(name) for name in versions]
+                yield pa.RecordBatch.from_arrays(arrays, names=[*self._schema.names, *versions])
 
-        with lakehouse.scan(silver.silver, [names[name] for name in wanted]) as reader:
-            self.add("stored", _not_below(renamed(reader), cursor, low, self._schema))
+        with lakehouse.scan(silver.silver, [*(names[name] for name in wanted), *versions], live=not versions) as reader:
+            if versions:  # all of them tell which is the newest
+                self.add_stored(renamed(reader), newest_only=True)
+            else:
+                self.add("stored", _not_below(renamed(reader), cursor, low, self._schema))
 
     def changed(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """The rows that Silver does not hold just so."""

@@ -63,7 +63,7 @@ class WindowExtraction:
     def _extracted(self, plan: WindowPlan, source: ShapedSource, shaped: ShapedRead) -> str | None:
         """The manifest's URI; None: the plan lacks columns that came."""
         read, work = shaped.read, self._work
-        rows = BronzeRows(shaped.schema, plan.tag, read.position)
+        rows = BronzeRows(shaped.schema, plan.tag, self._steps.position_of(plan, read))
         silver = self._steps.silver_table(work.connector, work.table, [c.name for c in shaped.columns], plan.shape)
         merged = plan.key if plan.mode == "incremental" and plan.shape.write != "append" else ()
         where = f"{work.connector}/{work.table}"

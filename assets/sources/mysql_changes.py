@@ -364,7 +364,7 @@ def open_changes(
                 same_columns=before["columns"] == position["columns"],
                 row_filter=RowFilter.parse(table.row_filter) if table.row_filter else None,
             )
-            decoder = ChangeDecoder(described, Charsets(opened), int(before["last"]))
+            decoder = ChangeDecoder(described, Charsets(opened), max(int(before["last"]), plan.previous.newest))
             yield MysqlChangeRead(
                 where,
                 remedy,

@@ -128,7 +128,7 @@ class PostgresChangeRead(ChangeRead):
         self._seen, self._now = Snapshot.parse(before["snapshot"]), Snapshot.parse(position["snapshot"])
         self._end = int(position["fence"])
         self._first_left: int | None = None
-        self._decoder = PgoutputDecoder(shape, self._wanted, int(before["last"]))
+        self._decoder = PgoutputDecoder(shape, self._wanted, max(int(before["last"]), previous.newest))
         self.schema = self._decoder.schema
         self.low, self.high = lsn_text(self._from), lsn_text(self._end)
         self._any = False

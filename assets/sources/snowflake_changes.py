@@ -185,7 +185,7 @@ class SnowflakeChangeRead(ChangeRead):
         self._connector, self._opened, self._plan, self._snapshot = connector, opened, plan, snapshot
         self._previous = plan.previous
         before = plan.previous.position
-        self._last = max(int(before["last"]), snapshot.position)
+        self._last = max(int(before["last"]), self._previous.newest, snapshot.position)
         self._first = self._last
         fields = [pa.field(c.name, arrow_type(c.arrow_type)) for c in plan.table.columns]
         self.schema = pa.schema([*fields, pa.field(UNFIT_COLUMN, pa.string())])
