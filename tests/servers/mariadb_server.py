@@ -76,6 +76,7 @@ class MariadbServer:
             raise ServerProcessError(
                 f"mariadb-install-db failed: {(done.stdout + done.stderr)[-2000:]}", where="MariaDB"
             )
+        self.port = free_port(self.port)  # another server may have taken it meanwhile
         self.start()
         with self._connect_as_installed() as connection, connection.cursor() as cursor:
             cursor.execute("CREATE OR REPLACE USER root@'127.0.0.1' IDENTIFIED BY %s", [self.password])
