@@ -15,11 +15,15 @@ from tests.servers.mariadb_server import MariadbServer
 
 KEYS = range(1, 13)
 COLUMNS = ["id", "tag", "value", "big", "moment"]
-Way = Literal["merge", "append", "filter"]
+Way = Literal["merge", "append", "filter", "cursor merge", "cursor append", "cursor scd2"]
+CURSOR = {"mode": "auto", "cursor": "moment", "deletes": "keys"}
 OPTIONS: dict[Way, dict[str, Any]] = {
-    "merge": {},
-    "append": {"write": "append"},
-    "filter": {"row_filter": "value < 500000 and tag <> 'à'"},
+    "merge": {"mode": "cdc"},
+    "append": {"mode": "cdc", "write": "append"},
+    "filter": {"mode": "cdc", "row_filter": "value < 500000 and tag <> 'à'"},
+    "cursor merge": CURSOR,
+    "cursor append": {"write": "append", **CURSOR},
+    "cursor scd2": {"write": "scd2", **CURSOR},
 }
 
 
@@ -56,7 +60,7 @@ class Schedule:
 
     def _sync(self) -> None:
         self.told.append("sync")
-        assert self._shop.sync(self._shop.name("t"), mode="cdc", **OPTIONS[self._way]).equal is True, self.told
+        assert self._shop.sync(self._shop.name("t"), **OPTIONS[self._way]).equal is True, self.told
 
     def _step(self) -> None:
         pick = self._random
@@ -108,20 +112,21 @@ class Schedule:
         if kind == "back" and number:
             return f"ROLLBACK TO s{pick.randint(1, number)}"
         value = pick.randint(1, 1_000_000)
+        stamp = ", moment = now(6)" if self._way.startswith("cursor") else ""  # else no cursor would see the change
         row = f"({key}, 'é', {value}, repeat(md5({value}), 100), now(6))"
         columns = ", ".join(COLUMNS)
         return {
             "insert": f"INSERT INTO t ({columns}) VALUES {row}",
             "replace": f"REPLACE INTO t ({columns}) VALUES {row}",
-            "upsert": f"INSERT INTO t ({columns}) VALUES {row} ON DUPLICATE KEY UPDATE value = {value}",
+            "upsert": f"INSERT INTO t ({columns}) VALUES {row} ON DUPLICATE KEY UPDATE value = {value}{stamp}",
             "update": f"UPDATE t SET value = {value}, moment = now(6) WHERE id = {key}",
             "same": f"UPDATE t SET value = value WHERE id = {key}",
             "delete": f"DELETE FROM t WHERE id = {key}",
-            "key": f"UPDATE t SET id = {other}, value = {value} WHERE id = {key}",
-            "tag": f"UPDATE t SET tag = '{pick.choice('éàa')}' WHERE id = {key}",
-            "many": f"UPDATE t SET value = value + 1 WHERE id % 3 = {key % 3}",
+            "key": f"UPDATE t SET id = {other}, value = {value}{stamp} WHERE id = {key}",
+            "tag": f"UPDATE t SET tag = '{pick.choice('éàa')}'{stamp} WHERE id = {key}",
+            "many": f"UPDATE t SET value = value + 1{stamp} WHERE id % 3 = {key % 3}",
             "other": f"INSERT INTO other (v) SELECT {value} FROM t LIMIT 3",
-            "back": f"UPDATE t SET big = repeat(md5({value}), 90) WHERE id = {key}",
+            "back": f"UPDATE t SET big = repeat(md5({value}), 90){stamp} WHERE id = {key}",
         }[kind]
 
     def _end(self, session: Any, how: str) -> None:
@@ -138,7 +143,7 @@ def assert_equal_after(shop: MysqlInstallation, seed: int, way: Way) -> None:
     schedule.run(60)
     found = shop.verify(shop.name("t"))
     assert found.equal is True, (seed, way, found, schedule.told)
-    if way != "append":
+    if "append" not in way:
         wanted = "WHERE value < 500000 AND tag <> BINARY 'à'" if way == "filter" else ""
         rows = shop.source_rows(f"SELECT {', '.join(COLUMNS[:4])} FROM t {wanted}")
         assert shop.silver(shop.name("t"), COLUMNS[:4]) == rows
@@ -149,14 +154,14 @@ def shop(tmp_path: Path, mariadb: MariadbServer, mariadb_database: str) -> Mysql
     return MysqlInstallation(tmp_path / "home", mariadb, mariadb_database)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 @pytest.mark.parametrize("way", get_args(Way))
 def test_after_the_last_sync_silver_equals_the_source(shop: MysqlInstallation, seed: int, way: Way) -> None:
     assert_equal_after(shop, seed, way)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(100, 220))
+@pytest.mark.parametrize("seed", range(100, 160))
 @pytest.mark.parametrize("way", get_args(Way))
 def test_after_hundreds_of_schedules_silver_equals_the_source(shop: MysqlInstallation, seed: int, way: Way) -> None:
     assert_equal_after(shop, seed, way)
