@@ -224,6 +224,11 @@ def _stored(steps: SyncSteps, work: TableSync, plan: WindowPlan, columns: Sequen
             yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 
+def keeps_every_change(of: WindowPlan | Manifest) -> bool:
+    """Whether Silver gets all changes that the log tells, deletes too, and not the last one of each key."""
+    return of.mode == "cdc" and of.shape.write == "append"
+
+
 def live_keys(steps: SyncSteps, silver: SilverTable, key: Sequence[str]) -> int:
     """How many rows a followed source has by an appended Silver table: the keys whose newest version is no delete."""
     with _newest_versions(steps, silver, key) as newest:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from assets.bronze import BronzeRows, bronze_names, commit_bronze
-from assets.change_capture import acknowledge, extract_changes, live_keys, stop_following
+from assets.change_capture import acknowledge, extract_changes, keeps_every_change, live_keys, stop_following
 from assets.chunked_extraction import ChunkedExtraction
 from assets.count_proof import compare_counts, proven
 from assets.failpoints import failpoint
@@ -365,8 +365,7 @@ class SyncSteps:
         stored = self._silver(work, manifest.columns, manifest.shape)
         live = self.lakehouse.count_live(stored.silver)
         compare_counts(work, manifest, bronze, live)
-        every_change = manifest.mode == "cdc" and manifest.shape.write == "append"
-        keys = live_keys(self, stored, manifest.key) if every_change else live
+        keys = live_keys(self, stored, manifest.key) if keeps_every_change(manifest) else live
         equal, reason = proven(work, manifest, keys)
         if equal is not False and work.verify != "counts":
             compared = verify_table(self, work.connector, work.table, work.verify, key=manifest.key)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from assets.change_capture import keeps_every_change
 from assets.errors import HeadraceError
 from assets.lakehouse.interface import OP, POSITION, TableId
 from assets.lakehouse.rehearsal import Rehearsal
@@ -140,6 +141,9 @@ def _rehearse(
     steps.commit_staged(manifest)
     steps.merge_silver(work, uri)
     lakehouse.count_live(silver.silver)
+    if keeps_every_change(plan):
+        with stored_rows(silver, plan.key):
+            pass
     if work.verify != "counts":
         steps.stored_watermark(work.connector, work.table)
         lakehouse.state(silver.silver)

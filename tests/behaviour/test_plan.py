@@ -120,6 +120,8 @@ def test_a_plan_changes_nothing_anywhere(
         pytest.param({"mode": "full"}, id="full", marks=pytest.mark.slow),
         pytest.param({"write": "append"}, id="append", marks=pytest.mark.slow),
         pytest.param({"write": "replace"}, id="replace", marks=pytest.mark.slow),
+        pytest.param({"mode": "cdc"}, id="cdc", marks=pytest.mark.slow),
+        pytest.param({"mode": "cdc", "write": "append"}, id="cdc append", marks=pytest.mark.slow),
     ],
 )
 def test_the_planned_statements_are_those_that_the_warehouse_then_gets(

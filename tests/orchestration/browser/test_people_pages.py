@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from orchestration.headrace import Headrace
 from tests.orchestration.browser.conftest import PHONE, WIDE, Visitor
@@ -66,3 +67,22 @@ def test_an_administrator_lets_people_in_and_keeps_them_out(
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
     assert window.errors == [] and theirs.errors == []
     context.close()
+
+
+def test_a_form_that_is_sent_before_the_scripts_are_there_is_sent_when_they_are(
+    visit: Callable[..., Visitor], hr: Headrace
+) -> None:
+    hr.catalog.access.make_token("early", "admin", ["read"], timedelta(days=1))
+    window = visit()
+    page = window.page
+    waiting: list[Route] = []
+    page.route("**/headrace.js*", lambda route: waiting.append(route))  # a builtin is no handler
+    page.goto(f"{window.address}/headrace/people/tokens", wait_until="commit")
+    page.remove_listener("dialog", window._note_dialog)
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Revoke early").click()
+    assert waiting, "the scripts were there already"
+    waiting.pop().continue_()
+    expect(page.locator("#flash")).to_contain_text("is revoked")
+    assert hr.catalog.access.tokens() == []
+    assert window.errors == []
