@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from assets.arrow_compute import arrow_compute
 from assets.errors import SchemaChangedError, StreamLostError, UnsupportedTableError
 from assets.row_filter import RowFilter
 from assets.sources import mysql_binlog_events as log
+from assets.sources.filtered_changes import gone, passing
 from assets.sources.interface import BATCH_ROWS, UNFIT_COLUMN, ChangeBatch
 from assets.sources.mysql_binlog_rows import (
     Convert,
@@ -248,27 +250,16 @@ class ChangeDecoder:
         positions = np.array(group.positions, np.int64)
         if kind != 1:
             batch = self._rows_of(group.layout, columns, None)
-            yield self._passing(ChangeBatch(batch, "ud"[kind > 0], pa.array(positions)))
+            yield passing(ChangeBatch(batch, "ud"[kind > 0], pa.array(positions)), self.table.row_filter)
             return
         every = np.arange(0, 2 * len(positions), 2)
         after = self._rows_of(group.layout, columns, every + 1)
-        gone = self._moved(group.layout, columns, every, after)
-        if self.table.row_filter:
-            judge = self.table.row_filter.mask
-            passed, passes = judge(self._rows_of(group.layout, columns, every)), judge(after)
-            left = gone | ~passes.to_numpy(zero_copy_only=False)
-            gone = passed.to_numpy(zero_copy_only=False) & left
-        if gone.any():
-            batch = self._rows_of(group.layout, columns, every[gone])
-            yield ChangeBatch(batch, "d", pa.array(positions[gone] - 1))
-        yield self._passing(ChangeBatch(after, "u", pa.array(positions)))
-
-    def _passing(self, batch: ChangeBatch) -> ChangeBatch:
-        """The rows of the filter."""
-        if self.table.row_filter is None:
-            return batch
-        passes = self.table.row_filter.mask(batch.rows)
-        return ChangeBatch(batch.rows.filter(passes), batch.op, batch.positions.filter(passes))
+        moved = self._moved(group.layout, columns, every, after)
+        rows_of = partial(self._rows_of, group.layout, columns)
+        left = gone(self.table.row_filter, moved, partial(rows_of, every), lambda: after)
+        if left.any():
+            yield ChangeBatch(rows_of(every[left]), "d", pa.array(positions[left] - 1))
+        yield passing(ChangeBatch(after, "u", pa.array(positions)), self.table.row_filter)
 
     def _moved(self, layout: _Layout, columns: dict[int, Values], before: Any, after: pa.RecordBatch) -> Any:
         """Which rows have another key than before."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from assets.arrow_compute import arrow_compute
 from assets.errors import SchemaChangedError, StreamLostError, UnsupportedTableError
 from assets.row_filter import RowFilter
+from assets.sources.filtered_changes import gone, passing
 from assets.sources.interface import BATCH_ROWS, UNFIT_COLUMN, ChangeBatch
 from assets.sources.postgres_text import typed_column, unfit_array
 
@@ -197,15 +198,15 @@ class PgoutputDecoder:
     def _batches(self, layout: _Layout, kind: int, form: int, group: _Group) -> Iterator[ChangeBatch]:
         import numpy as np
 
-        walk = _Tuples(group.messages, len(layout.relation.columns))
+        walk, row_filter = _Tuples(group.messages, len(layout.relation.columns)), self._shape.row_filter
         positions = np.array(group.positions, np.int64)
         every = np.arange(len(positions))
         if kind == _DELETE:
-            yield self._passing(self._plain(layout, walk.next_row(), every, positions, "d"))
+            yield passing(self._plain(layout, walk.next_row(), every, positions, "d"), row_filter)
             return
         if kind == _INSERT or form == _NEW:
             for batch in self._upserts(layout, walk.next_row(), None, None, positions):
-                yield self._passing(batch)
+                yield passing(batch, row_filter)
             return
         old, new = walk.next_row(), walk.next_row()
         # what the new row leaves out as unchanged: REPLICA IDENTITY FULL tells all of it, else the key alone is told
@@ -213,24 +214,16 @@ class PgoutputDecoder:
             old, range(len(new.kinds)) if form == _OLD else [layout.place_of[name] for name in self._shape.key]
         )
         moved = self._key_moved(layout, old, new)
-        gone = moved
-        if self._shape.row_filter:
-            judge = self._shape.row_filter.mask
-            passed, passes = (judge(self._plain(layout, row, every, positions, "u").rows) for row in (old, new))
-            left = moved | ~passes.to_numpy(zero_copy_only=False)
-            gone = passed.to_numpy(zero_copy_only=False) & left
-        if gone.any():
-            rows = np.flatnonzero(gone)
+
+        def whole(row: _Row) -> pa.RecordBatch:
+            return self._plain(layout, row, every, positions, "u").rows
+
+        left = gone(row_filter, moved, lambda: whole(old), lambda: whole(new))
+        if left.any():
+            rows = np.flatnonzero(left)
             yield self._plain(layout, old, rows, positions[rows] - 1, "d")
         for batch in self._upserts(layout, new, old, moved, positions):
-            yield self._passing(batch)
-
-    def _passing(self, batch: ChangeBatch) -> ChangeBatch:
-        """The rows of the filter. Where there is one, the log tells whole rows: nothing is missing."""
-        if self._shape.row_filter is None:
-            return batch
-        passes = self._shape.row_filter.mask(batch.rows)
-        return ChangeBatch(batch.rows.filter(passes), batch.op, batch.positions.filter(passes))
+            yield passing(batch, row_filter)
 
     def _key_moved(self, layout: _Layout, old: _Row, new: _Row) -> Any:
         """Which rows have another key than before."""
