@@ -144,7 +144,9 @@ def assert_equal_after(shop: MysqlInstallation, seed: int, way: Way) -> None:
     found = shop.verify(shop.name("t"))
     assert found.equal is True, (seed, way, found, schedule.told)
     if "append" not in way:
-        wanted = "WHERE value < 500000 AND tag <> BINARY 'à'" if way == "filter" else ""
+        wanted = (
+            "WHERE value < 500000 AND convert(tag USING utf8mb4) COLLATE utf8mb4_bin <> 'à'" if way == "filter" else ""
+        )
         rows = shop.source_rows(f"SELECT {', '.join(COLUMNS[:4])} FROM t {wanted}")
         assert shop.silver(shop.name("t"), COLUMNS[:4]) == rows
 
